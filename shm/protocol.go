@@ -1,0 +1,284 @@
+package shm
+
+import (
+	"encoding/json"
+	"fmt"
+)
+
+// Protocol versions of the session socket. A release speaks its own version and
+// the one before it; 1 is the first.
+const (
+	ProtocolMin = 1
+	ProtocolMax = 1
+)
+
+// Transports of a session.
+const (
+	TransportRing   = "ring"   // shared memory, no copy
+	TransportSocket = "socket" // every batch copied over the socket
+)
+
+// RawPacketBytes is how batches are cut for TransportSocket.
+const RawPacketBytes = MaxMessageBytes
+
+// Message types. A client speaks first and gets one final answer a request;
+// Oversized and Bye come unasked.
+const (
+	TypeHello         = "hello"
+	TypeDatasetAdd    = "dataset_add"
+	TypeDatasetList   = "dataset_list"
+	TypeDatasetInfo   = "dataset_info"
+	TypeDataset       = "dataset"
+	TypeDatasets      = "datasets"
+	TypeProgress      = "progress"
+	TypeOpen          = "open"
+	TypeOpened        = "opened"
+	TypeSeek          = "seek"
+	TypeSeeked        = "seeked"
+	TypeSample        = "sample"
+	TypeStats         = "stats"
+	TypeNext          = "next"
+	TypeBatch         = "batch"
+	TypeClose         = "close"
+	TypeClosed        = "closed"
+	TypeOversized     = "oversized"
+	TypeBye           = "bye"
+	TypeError         = "error"
+	codeVersionNeeded = "version"
+)
+
+// Failure is an error on the wire: what failed, where, and what to do next.
+type Failure struct {
+	Code   string `json:"code"`
+	What   string `json:"what"`
+	Where  string `json:"where,omitempty"`
+	Remedy string `json:"remedy,omitempty"`
+}
+
+// Error makes a Failure an error on the receiving side.
+func (f *Failure) Error() string {
+	text := f.What
+	if f.Where != "" {
+		text = f.Where + ": " + text
+	}
+	if f.Remedy != "" {
+		text += " (" + f.Remedy + ")"
+	}
+	return text
+}
+
+// Envelope is the part of every message that says what the rest is.
+type Envelope struct {
+	Type string `json:"type"`
+}
+
+// Hello opens a connection, from both sides.
+type Hello struct {
+	Type     string   `json:"type"`
+	Min      int      `json:"min,omitempty"`     // client: oldest version it speaks
+	Max      int      `json:"max,omitempty"`     // client: newest
+	Version  int      `json:"version,omitempty"` // daemon: the one chosen
+	Features []string `json:"features,omitempty"`
+	Client   string   `json:"client,omitempty"`
+	Daemon   string   `json:"daemon,omitempty"`
+	PID      int      `json:"pid,omitempty"`
+}
+
+// Negotiate chooses the highest version both sides speak.
+func Negotiate(clientMin, clientMax int) (int, *Failure) {
+	version := min(clientMax, ProtocolMax)
+	if clientMin < 1 || clientMax < clientMin || version < max(clientMin, ProtocolMin) {
+		return 0, &Failure{
+			Code: codeVersionNeeded,
+			What: fmt.Sprintf("no common protocol version: the client speaks %d to %d, the daemon %d to %d",
+				clientMin, clientMax, ProtocolMin, ProtocolMax),
+			Remedy: "install a Python package and a daemon of the same or of neighbouring releases",
+		}
+	}
+	return version, nil
+}
+
+// DatasetAdd registers a directory, whose descriptor comes with the message.
+type DatasetAdd struct {
+	Type    string   `json:"type"`
+	Name    string   `json:"name"`
+	Format  string   `json:"format"` // "auto", "raw", "tokens"
+	Path    string   `json:"path"`   // as the client sees it; for people
+	Include []string `json:"include,omitempty"`
+	DType   string   `json:"dtype,omitempty"` // token files without a header
+	Replace bool     `json:"replace,omitempty"`
+}
+
+// DatasetRequest asks for one dataset.
+type DatasetRequest struct {
+	Type string `json:"type"`
+	Name string `json:"name"`
+}
+
+// DatasetInfo describes a dataset.
+type DatasetInfo struct {
+	Name     string         `json:"name"`
+	Format   string         `json:"format"`
+	Path     string         `json:"path"`
+	State    string         `json:"state"` // "ready", or "detached": the directory is not where it was
+	Problem  string         `json:"problem,omitempty"`
+	OwnerUID uint32         `json:"owner_uid"`
+	AddedAt  string         `json:"added_at"` // RFC 3339
+	IndexID  string         `json:"index_id"`
+	Samples  int64          `json:"samples"`
+	Tokens   int64          `json:"tokens,omitempty"`
+	DType    string         `json:"dtype,omitempty"`
+	Files    int64          `json:"files"`
+	Bytes    int64          `json:"bytes"`
+	Classes  []string       `json:"classes,omitempty"`
+	Skipped  map[string]int `json:"skipped,omitempty"`
+	Saw      string         `json:"saw,omitempty"` // what the scan recognised, in words
+}
+
+// DatasetAnswer carries one dataset.
+type DatasetAnswer struct {
+	Type    string      `json:"type"`
+	Dataset DatasetInfo `json:"dataset"`
+}
+
+// DatasetsAnswer carries all datasets that the client may use.
+type DatasetsAnswer struct {
+	Type     string        `json:"type"`
+	Datasets []DatasetInfo `json:"datasets"`
+}
+
+// ProgressNote tells how far a scan is. FilesTotal is 0 while it is not known.
+type ProgressNote struct {
+	Type       string `json:"type"`
+	FilesDone  int64  `json:"files_done"`
+	FilesTotal int64  `json:"files_total"`
+	BytesDone  int64  `json:"bytes_done"`
+}
+
+// Open opens a session.
+type Open struct {
+	Type            string `json:"type"`
+	Dataset         string `json:"dataset"`
+	BatchSize       int    `json:"batch_size"`
+	Order           string `json:"order"`
+	Window          int64  `json:"window,omitempty"` // samples
+	Seed            uint64 `json:"seed"`
+	Epoch           int64  `json:"epoch"`
+	SamplesConsumed int64  `json:"samples_consumed"` // of the epoch, over all ranks
+	Rank            int    `json:"rank"`
+	WorldSize       int    `json:"world_size"`
+	DropLast        bool   `json:"drop_last"`
+	BlockSize       int64  `json:"block_size,omitempty"`    // tokens
+	IndexID         string `json:"index_id,omitempty"`      // refuse any other
+	OrderVersion    int    `json:"order_version,omitempty"` // refuse any other
+	Slots           int    `json:"slots,omitempty"`
+	JobID           string `json:"job_id,omitempty"`
+	Transport       string `json:"transport"`
+}
+
+// ColumnSpec describes one column of a session's batches.
+type ColumnSpec struct {
+	Name   string  `json:"name"`
+	DType  string  `json:"dtype"`
+	Shape  []int64 `json:"shape"`
+	Ragged bool    `json:"ragged"`
+}
+
+// RingSpec says how large a session's ring is.
+type RingSpec struct {
+	TotalBytes   int64 `json:"total_bytes"`
+	Slots        int   `json:"slots"`
+	SlotBytes    int64 `json:"slot_bytes"`
+	QueueEntries int   `json:"queue_entries"`
+}
+
+// Opened answers Open, with the ring's descriptor for TransportRing.
+type Opened struct {
+	Type            string       `json:"type"`
+	Session         string       `json:"session"`
+	Transport       string       `json:"transport"`
+	IndexID         string       `json:"index_id"`
+	OrderVersion    int          `json:"order_version"`
+	Samples         int64        `json:"samples"`
+	Format          string       `json:"format"`
+	TokensDType     string       `json:"tokens_dtype,omitempty"`
+	BlockSize       int64        `json:"block_size,omitempty"`
+	Columns         []ColumnSpec `json:"columns"`
+	Classes         []string     `json:"classes,omitempty"`
+	Ring            RingSpec     `json:"ring"`
+	SampleBytesMean int64        `json:"sample_bytes_mean"`
+}
+
+// Seek moves a session to another place.
+type Seek struct {
+	Type            string `json:"type"`
+	Epoch           int64  `json:"epoch"`
+	SamplesConsumed int64  `json:"samples_consumed"`
+}
+
+// Seeked answers Seek: entries below FromSequence belong to the old place.
+type Seeked struct {
+	Type         string `json:"type"`
+	FromSequence uint64 `json:"from_sequence"`
+}
+
+// SampleRequest asks for one sample by number.
+type SampleRequest struct {
+	Type      string `json:"type"`
+	Dataset   string `json:"dataset"`
+	Index     int64  `json:"index"`
+	BlockSize int64  `json:"block_size,omitempty"`
+	IndexID   string `json:"index_id,omitempty"`
+}
+
+// SampleColumn is one column of one sample, in the memfd that comes along.
+type SampleColumn struct {
+	Name   string  `json:"name"`
+	DType  string  `json:"dtype"`
+	Shape  []int64 `json:"shape"`
+	Offset int64   `json:"offset"`
+	Bytes  int64   `json:"bytes"`
+}
+
+// SampleAnswer describes one sample.
+type SampleAnswer struct {
+	Type    string         `json:"type"`
+	Key     string         `json:"key"`
+	Samples int64          `json:"samples"`
+	IndexID string         `json:"index_id"`
+	Columns []SampleColumn `json:"columns"`
+	Bytes   int64          `json:"bytes"`
+}
+
+// StatsAnswer carries what the daemon knows of a session; its shape is that of
+// the HTTP API.
+type StatsAnswer struct {
+	Type    string          `json:"type"`
+	Session json.RawMessage `json:"session"`
+}
+
+// BatchAnswer precedes the raw packets of a batch under TransportSocket.
+type BatchAnswer struct {
+	Type       string `json:"type"`
+	EntryBytes int    `json:"entry_bytes"`
+	Bytes      int64  `json:"bytes"`
+}
+
+// OversizedNote carries the descriptor of a batch that did not fit a slot.
+type OversizedNote struct {
+	Type     string `json:"type"`
+	Sequence uint64 `json:"sequence"`
+	Bytes    int64  `json:"bytes"`
+}
+
+// Bye says that the daemon ends the connection, and why.
+type Bye struct {
+	Type   string `json:"type"`
+	Reason string `json:"reason"`
+}
+
+// ErrorAnswer carries a Failure.
+type ErrorAnswer struct {
+	Type  string  `json:"type"`
+	Error Failure `json:"error"`
+}

@@ -166,6 +166,7 @@ type GatherReport struct {
 // Gatherer is the optional ability to serve many reads in one call, which lets a
 // store order, coalesce and parallelise them. Semantics are those of ReadAt for
 // each read; the first error ends the call. It allocates nothing in steady state.
+// report, which may be nil, is added to.
 type Gatherer interface {
 	Gather(ctx context.Context, reads []Read, report *GatherReport) error
 }
@@ -211,7 +212,8 @@ func As[T any](s Store) (T, bool) {
 }
 
 // Gather serves reads through the store's own ability where it has one, else one
-// by one.
+// by one. It does not look through wrappers: what a decorator adds to ReadAt must
+// not be gone round.
 func Gather(ctx context.Context, s Store, reads []Read, report *GatherReport) error {
 	if g, ok := s.(Gatherer); ok {
 		return g.Gather(ctx, reads, report)
@@ -221,8 +223,10 @@ func Gather(ctx context.Context, s Store, reads []Read, report *GatherReport) er
 		if err := s.ReadAt(ctx, r.Chunk, r.P, r.Offset); err != nil {
 			return err
 		}
-		report.DiskBytes += int64(len(r.P))
-		report.DiskReads++
+		if report != nil {
+			report.DiskBytes += int64(len(r.P))
+			report.DiskReads++
+		}
 	}
 	return nil
 }

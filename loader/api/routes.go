@@ -1,0 +1,240 @@
+package api
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"runtime/debug"
+	"strings"
+
+	"github.com/valyala/fasthttp"
+	"github.com/valyala/fasthttp/pprofhandler"
+
+	"github.com/stokerio/stoker/loader/config"
+)
+
+// access is what a door asks for and gives.
+type access struct {
+	peers        func(uid uint32) bool // Unix sockets: who is served; nil: everybody who connects
+	token        config.Secret         // that requests must bear; empty: none
+	loopbackHost bool                  // refuse a Host that is no loopback name
+	change       bool                  // serve methods that change something
+	profiles     bool                  // serve /debug/pprof
+}
+
+// route is one path with one method. A segment in braces takes any value.
+type route struct {
+	method, pattern string
+	serve           func(h *handler, ctx *fasthttp.RequestCtx, argument string) error
+}
+
+// routes is the whole API, except /debug/pprof.
+func routes() []route {
+	return []route{
+		{http.MethodGet, "/healthz", (*handler).health},
+		{http.MethodGet, "/readyz", (*handler).ready},
+		{http.MethodGet, "/metrics", (*handler).metrics},
+		{http.MethodGet, "/v1/version", (*handler).version},
+		{http.MethodGet, "/v1/datasets", (*handler).datasets},
+		{http.MethodGet, "/v1/datasets/{name}", (*handler).dataset},
+		{http.MethodDelete, "/v1/datasets/{name}", (*handler).removeDataset},
+		{http.MethodGet, "/v1/sessions", (*handler).sessions},
+		{http.MethodGet, "/v1/sessions/{id}", (*handler).session},
+	}
+}
+
+// handler answers requests of all doors.
+type handler struct {
+	ctx      context.Context // ends when the server closes
+	node     Node
+	logger   *slog.Logger
+	routes   []route
+	requests *requestCounter
+	scrape   fasthttp.RequestHandler
+}
+
+func newHandler(ctx context.Context, node Node, logger *slog.Logger) *handler {
+	h := &handler{ctx: ctx, node: node, logger: logger, routes: routes(), requests: newRequestCounter()}
+	h.scrape = scrapeHandler(newRegistry(node, h.requests), logger)
+	return h
+}
+
+// serve is a door's way through the handler: rights, bounds, then the route.
+func (h *handler) serve(d *door) fasthttp.RequestHandler {
+	places := make(chan struct{}, requestsMax)
+	wanted := sha256.Sum256([]byte(d.access.token.Reveal()))
+	return func(ctx *fasthttp.RequestCtx) {
+		defer h.finish(d, ctx)
+		ctx.Response.Header.Set("Cache-Control", "no-store")
+		ctx.Response.Header.Set("X-Content-Type-Options", "nosniff")
+		if refusal := d.access.refuse(ctx, wanted); refusal != nil {
+			answerProblem(ctx, *refusal)
+			ctx.SetConnectionClose()
+			return
+		}
+		select {
+		case places <- struct{}{}:
+			defer func() { <-places }()
+		default:
+			answerProblem(ctx, newProblem(CodeLimit, fmt.Sprintf("%d requests are being worked on already", requestsMax), "", "try again in a second"))
+			ctx.Response.Header.Set("Retry-After", "1")
+			return
+		}
+		h.dispatch(d, ctx)
+	}
+}
+
+// finish counts and logs a request, and turns a panic into an answer: a defect in
+// the API must not end the training jobs that the daemon feeds.
+func (h *handler) finish(d *door, ctx *fasthttp.RequestCtx) {
+	if cause := recover(); cause != nil {
+		h.logger.Error("the API panicked", "door", d.name, "path", clipped(ctx.Path()), "panic", fmt.Sprint(cause), "stack", string(debug.Stack()))
+		answerProblem(ctx, newProblem(CodeInternal, "the daemon met a defect of its own", "", "please report it with the daemon's log"))
+	}
+	h.requests.count(d.name, ctx.Response.StatusCode())
+	if h.logger.Enabled(h.ctx, slog.LevelDebug) {
+		h.logger.Debug("request", "door", d.name, "method", clipped(ctx.Method()), "path", clipped(ctx.Path()), "status", ctx.Response.StatusCode())
+	}
+}
+
+// clipped copies text of a request for a log line.
+func clipped(text []byte) string { return string(text[:min(len(text), 256)]) }
+
+// refuse says why a request is not served, or nil.
+func (a access) refuse(ctx *fasthttp.RequestCtx, wanted [sha256.Size]byte) *Error {
+	if a.peers != nil {
+		peer, ok := ctx.Conn().(*peerConn)
+		if !ok || peer.uid == unmappedUID || !a.peers(peer.uid) {
+			problem := newProblem(CodePermission, "this socket serves only the user who runs stokerd", "", "run your own stokerd, or become that user")
+			return &problem
+		}
+	}
+	if !a.token.IsEmpty() && !bearsToken(ctx, wanted) {
+		ctx.Response.Header.Set("WWW-Authenticate", `Bearer realm="stoker"`)
+		problem := newProblem(CodeUnauthorized, "the request bears no valid token", "", "send Authorization: Bearer TOKEN, with the token in the daemon's api.token_file")
+		return &problem
+	}
+	if a.loopbackHost && !isLoopbackHost(string(ctx.Host())) {
+		problem := newProblem(CodePermission, "the Host header is no loopback name", clipped(ctx.Host()), "ask for 127.0.0.1 or localhost, or set api.token_file")
+		return &problem
+	}
+	return nil
+}
+
+// bearsToken compares in a time that tells nothing of the token.
+func bearsToken(ctx *fasthttp.RequestCtx, wanted [sha256.Size]byte) bool {
+	scheme, token, _ := strings.Cut(string(ctx.Request.Header.Peek("Authorization")), " ")
+	given := sha256.Sum256([]byte(strings.TrimSpace(token)))
+	return subtle.ConstantTimeCompare(given[:], wanted[:]) == 1 && strings.EqualFold(scheme, "Bearer")
+}
+
+func isLoopbackHost(host string) bool {
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		host = name
+	}
+	host = strings.Trim(host, "[]")
+	address := net.ParseIP(host)
+	return strings.EqualFold(host, "localhost") || (address != nil && address.IsLoopback())
+}
+
+// dispatch finds the route for the path as it was sent: fasthttp's own Path has
+// "..", "//" and %2F resolved, by which one route could pose as another.
+func (h *handler) dispatch(d *door, ctx *fasthttp.RequestCtx) {
+	path := string(ctx.URI().PathOriginal())
+	if d.access.profiles && strings.HasPrefix(path, "/debug/pprof/") {
+		pprofhandler.PprofHandler(ctx)
+		return
+	}
+	method := string(ctx.Method())
+	if method == http.MethodHead {
+		method = http.MethodGet // fasthttp leaves the body out
+	}
+	var allowed []string
+	for _, candidate := range h.routes {
+		argument, ok := match(candidate.pattern, path)
+		if !ok {
+			continue
+		}
+		if candidate.method != http.MethodGet && !d.access.change {
+			continue
+		}
+		if candidate.method != method {
+			allowed = append(allowed, candidate.method)
+			continue
+		}
+		if err := candidate.serve(h, ctx, argument); err != nil {
+			h.answerError(ctx, err, clipped([]byte(path)))
+		}
+		return
+	}
+	answerUnrouted(ctx, clipped([]byte(path)), allowed)
+}
+
+func (h *handler) answerError(ctx *fasthttp.RequestCtx, err error, path string) {
+	problem := problemOf(err, path)
+	if problem.Status >= http.StatusInternalServerError && problem.Code == CodeInternal {
+		h.logger.Error("request", "path", path, "error", err)
+	}
+	answerProblem(ctx, problem)
+}
+
+func answerUnrouted(ctx *fasthttp.RequestCtx, path string, allowed []string) {
+	if len(allowed) == 0 {
+		answerProblem(ctx, newProblem(CodeNotFound, "there is nothing at this path", path, "see /v1/version, /v1/datasets, /v1/sessions, /metrics, /healthz, /readyz"))
+		return
+	}
+	methods := strings.Join(allowed, ", ")
+	answerProblem(ctx, newProblem(CodeMethodNotAllowed, "this path does not take this method here", path, "use "+methods))
+	ctx.Response.Header.Set("Allow", methods)
+}
+
+// match compares a path with a pattern, segment by segment, and returns the
+// decoded value of the pattern's segment in braces.
+func match(pattern, path string) (argument string, ok bool) {
+	for pattern != "" {
+		var want, got string
+		want, pattern, _ = nextSegment(pattern)
+		if got, path, ok = nextSegment(path); !ok {
+			return "", false
+		}
+		if !strings.HasPrefix(want, "{") {
+			if want != got {
+				return "", false
+			}
+			continue
+		}
+		value, err := url.PathUnescape(got)
+		if err != nil || value == "" {
+			return "", false
+		}
+		argument = value
+	}
+	return argument, path == ""
+}
+
+// nextSegment splits "/a/b" into "a" and "/b"; a path without its leading slash,
+// or at its end, has none.
+func nextSegment(path string) (segment, rest string, ok bool) {
+	path, ok = strings.CutPrefix(path, "/")
+	if end := strings.IndexByte(path, '/'); end >= 0 {
+		return path[:end], path[end:], ok
+	}
+	return path, "", ok
+}
+
+// answer sends value as JSON.
+func answer(ctx *fasthttp.RequestCtx, value any) error {
+	body, err := json.Marshal(value)
+	if err != nil {
+		return fmt.Errorf("encode answer: %w", err)
+	}
+	ctx.Response.Header.SetContentType("application/json")
+	ctx.Response.SetBodyRaw(append(body, '\n'))
+	return nil
+}

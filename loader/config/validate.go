@@ -1,0 +1,164 @@
+package config
+
+import (
+	"fmt"
+	"net"
+	"net/url"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+)
+
+// socketPathMax is the longest path of a Unix socket: sun_path has 108 bytes,
+// one of which ends it (unix(7)).
+const socketPathMax = 107
+
+// longestSocket is the longest name that the daemon puts into RuntimeDir,
+// including the temporary name under which a socket is made.
+const longestSocket = "session.sock.new"
+
+// Invalid lists everything that is wrong with a configuration.
+type Invalid struct {
+	Problems []string // each "field: what is wrong and what to write instead"
+}
+
+// Error puts the problems on one line each.
+func (e *Invalid) Error() string {
+	if len(e.Problems) == 1 {
+		return "invalid configuration: " + e.Problems[0]
+	}
+	return fmt.Sprintf("invalid configuration, %d problems:\n  %s",
+		len(e.Problems), strings.Join(e.Problems, "\n  "))
+}
+
+// problems collects what is wrong.
+type problems struct{ list []string }
+
+func (p *problems) add(field, format string, args ...any) {
+	p.list = append(p.list, field+": "+fmt.Sprintf(format, args...))
+}
+
+func (p *problems) within(field string, value, low, high int64) {
+	if value < low || value > high {
+		p.add(field, "%d is out of range: give %d to %d", value, low, high)
+	}
+}
+
+func (p *problems) bytesWithin(field string, value, low, high Bytes) {
+	if value < low || value > high {
+		p.add(field, "%s is out of range: give %s to %s", value, low, high)
+	}
+}
+
+// Validate reports every conflict of a completed configuration at once, as an
+// *Invalid. It opens no files.
+func (c *Config) Validate() error {
+	var p problems
+	c.validateDirectories(&p)
+	c.Log.validate(&p)
+	c.Session.validate(&p)
+	p.within("io.cold_reads", int64(c.IO.ColdReads), 1, 4096)
+	p.within("io.open_files", int64(c.IO.OpenFiles), 0, 1<<20)
+	c.API.validate(&p)
+	c.Pyroscope.validate(&p)
+	if c.ShutdownTimeout < 100*time.Millisecond || c.ShutdownTimeout > 10*time.Minute {
+		p.add("shutdown_timeout", "%s is out of range: give 100ms to 10m", c.ShutdownTimeout)
+	}
+	if len(p.list) > 0 {
+		return &Invalid{Problems: p.list}
+	}
+	return nil
+}
+
+func (c *Config) validateDirectories(p *problems) {
+	for _, directory := range []struct{ field, path string }{
+		{"runtime_dir", c.RuntimeDir}, {"data_dir", c.DataDir},
+	} {
+		if !filepath.IsAbs(directory.path) {
+			p.add(directory.field, "%q is no absolute path", directory.path)
+		}
+		if strings.ContainsRune(directory.path, 0) {
+			p.add(directory.field, "%q holds a NUL byte", directory.path)
+		}
+	}
+	longest := filepath.Join(c.RuntimeDir, longestSocket)
+	if excess := len(longest) - socketPathMax; excess > 0 {
+		p.add("runtime_dir", "%q is %d bytes too long for a Unix socket in it: choose a shorter one", c.RuntimeDir, excess)
+	}
+}
+
+func (l Log) validate(p *problems) {
+	if !slices.Contains([]string{"debug", "info", "warn", "error"}, l.Level) {
+		p.add("log.level", "%q is unknown: give debug, info, warn or error", l.Level)
+	}
+	if l.Format != "text" && l.Format != "json" {
+		p.add("log.format", "%q is unknown: give text or json", l.Format)
+	}
+}
+
+func (s Session) validate(p *problems) {
+	p.within("session.readers", int64(s.Readers), 1, 256)
+	if s.Slots != 0 {
+		p.within("session.slots", int64(s.Slots), 4, 1024)
+	}
+	p.bytesWithin("session.ring_bytes_max", s.RingBytesMax, mebibyte, tebibyte)
+	p.bytesWithin("session.ring_bytes_total", s.RingBytesTotal, mebibyte, 64*tebibyte)
+	p.bytesWithin("session.batch_bytes_max", s.BatchBytesMax, mebibyte, tebibyte)
+	p.within("session.sessions_max", int64(s.SessionsMax), 1, 4096)
+	p.within("session.sessions_per_client_max", int64(s.SessionsPerClientMax), 1, 4096)
+	p.within("session.message_rate_max", int64(s.MessageRateMax), 1, 1_000_000)
+	if s.RingBytesTotal < s.RingBytesMax {
+		p.add("session.ring_bytes_total", "%s is less than ring_bytes_max, %s: not one full ring would fit",
+			s.RingBytesTotal, s.RingBytesMax)
+	}
+	if s.SessionsPerClientMax > s.SessionsMax {
+		p.add("session.sessions_per_client_max", "%d is more than sessions_max, %d: one client could not reach it",
+			s.SessionsPerClientMax, s.SessionsMax)
+	}
+}
+
+func (a API) validate(p *problems) {
+	if a.TokenFile != "" && a.Listen == "" {
+		p.add("api.token_file", "is set, but api.listen is empty: the token would never be asked for; set api.listen or remove it")
+	}
+	if a.Listen == "" {
+		return
+	}
+	host, port, err := net.SplitHostPort(a.Listen)
+	if err != nil || port == "" {
+		p.add("api.listen", "%q is no host:port, such as 127.0.0.1:9595", a.Listen)
+		return
+	}
+	if a.TokenFile == "" && !isLoopback(host) {
+		p.add("api.listen", "%q is reachable from other machines, and nobody would have to authenticate: set api.token_file, or listen on 127.0.0.1", a.Listen)
+	}
+}
+
+// isLoopback accepts only what cannot mean another interface. A host name other
+// than localhost may, so it counts as reachable.
+func isLoopback(host string) bool {
+	if host == "localhost" {
+		return true
+	}
+	address := net.ParseIP(host)
+	return address != nil && address.IsLoopback()
+}
+
+func (y Pyroscope) validate(p *problems) {
+	if (y.BasicAuthUser == "") != (y.BasicAuthPasswordFile == "") {
+		p.add("pyroscope.basic_auth_user", "and basic_auth_password_file belong together: set both or neither")
+	}
+	if y.ServerAddress == "" {
+		return
+	}
+	address, err := url.Parse(y.ServerAddress)
+	if err != nil || (address.Scheme != "http" && address.Scheme != "https") || address.Host == "" {
+		p.add("pyroscope.server_address", "is no address such as http://127.0.0.1:4040")
+	} else if address.User != nil {
+		p.add("pyroscope.server_address", "holds a user or password: use basic_auth_user and basic_auth_password_file")
+	}
+	if y.ApplicationName == "" {
+		p.add("pyroscope.application_name", "is empty: the profiles would have no name")
+	}
+}

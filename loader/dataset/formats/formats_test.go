@@ -1,0 +1,95 @@
+package formats
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stokerio/stoker/backend"
+	"github.com/stokerio/stoker/loader/dataset"
+	"github.com/stokerio/stoker/loader/dataset/internal/dirstore"
+)
+
+// writeFiles writes files of that content below a new directory.
+func writeFiles(t *testing.T, names, content string) dirstore.Store {
+	t.Helper()
+	dir := t.TempDir()
+	for _, name := range strings.Fields(names) {
+		path := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dirstore.Store{Dir: dir}
+}
+
+func TestDetectSaysWhatItSaw(t *testing.T) {
+	testdata := func(name string) dirstore.Store { return dirstore.Store{Dir: "../tokens/testdata/" + name} }
+	for name, c := range map[string]struct {
+		store   dirstore.Store
+		include string
+		format  string
+		saw     string
+	}{
+		"nanoGPT":         {testdata("nanogpt"), "", "tokens", "2 bare .bin files, uint16 (assumed: bare files do not say it)"},
+		"llm.c":           {testdata("llmc"), "", "tokens", "1 llm.c .bin file, uint16"},
+		"Megatron":        {testdata("megatron"), "", "tokens", "2 Megatron .bin/.idx pairs, uint16"},
+		"one Megatron":    {testdata("megatron-modes"), "", "tokens", "1 Megatron .bin/.idx pair, int32"},
+		"included":        {testdata("megatron"), "a.bin", "tokens", "1 Megatron .bin/.idx pair, uint16"},
+		"beside notes":    {writeFiles(t, "a.bin README.md prepare.py meta.pkl .git/x", "ab"), "", "tokens", "1 bare .bin file, uint16 (assumed: bare files do not say it)"},
+		"images":          {writeFiles(t, "cat/a.jpg dog/b.jpg", "x"), "", "raw", `files that are no token files, such as "cat/a.jpg"`},
+		"mixed":           {writeFiles(t, "a.bin b.jpg", "xy"), "", "raw", `files that are no token files, such as "b.jpg"`},
+		"only notes":      {writeFiles(t, "a.json", "xy"), "", "raw", `files that are no token files, such as "a.json"`},
+		"only idx":        {writeFiles(t, "a.idx", "xy"), "", "raw", `files that are no token files, such as "a.idx"`},
+		"include chooses": {writeFiles(t, "a.bin b.jpg", "xy"), "*.bin", "tokens", "1 bare .bin file, uint16 (assumed: bare files do not say it)"},
+	} {
+		var include []string
+		if c.include != "" {
+			include = []string{c.include}
+		}
+		d, err := Detect(context.Background(), c.store, include, "")
+		if err != nil || d.Format != c.format || d.Saw != c.saw {
+			t.Errorf("%s: %+v (%v), want %s: %s", name, d, err, c.format, c.saw)
+		}
+	}
+	if _, err := Detect(context.Background(), writeFiles(t, ".x", ""), nil, ""); backend.KindOf(err) != backend.NotFound {
+		t.Errorf("nothing: %v, want kind not_found", err)
+	}
+	if _, err := Detect(context.Background(), writeFiles(t, "a.bin", "xyz"), nil, ""); backend.KindOf(err) != backend.Corrupt {
+		t.Errorf("odd length: %v, want kind corrupt", err)
+	}
+}
+
+func TestScanAndOpenGoByTheFormat(t *testing.T) {
+	store := dirstore.Store{Dir: "../tokens/testdata/megatron"}
+	for format, want := range map[string]int64{"auto": 4, "": 4, "tokens": 4, "raw": 4} {
+		dir := t.TempDir()
+		info, saw, err := Scan(context.Background(), store, Options{Format: format}, dir, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if auto := format == "auto" || format == ""; auto != (saw != "") {
+			t.Errorf("format %q: saw %q", format, saw)
+		}
+		idx, err := dataset.OpenIndex(dataset.IndexPath(dir, info.ID))
+		if err != nil {
+			t.Fatal(err)
+		}
+		v, err := Open(idx, ViewOptions{BlockSize: 5})
+		if err != nil || v.Len() != want { // tokens: 3 rows and 1; raw: 4 files
+			t.Errorf("format %q: %v, %v", format, v, err)
+		}
+		if err := idx.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, _, err := Scan(context.Background(), store, Options{Format: "parquet"}, t.TempDir(), nil); err == nil ||
+		!strings.Contains(err.Error(), "parquet") {
+		t.Errorf("unknown format: %v", err)
+	}
+}

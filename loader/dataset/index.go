@@ -1,0 +1,235 @@
+package dataset
+
+import (
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"os"
+	"runtime/debug"
+	"syscall"
+
+	"github.com/zeebo/blake3"
+
+	"github.com/stokerio/stoker/backend"
+)
+
+// Index is an open index file. It is immutable and safe for parallel use.
+//
+// Opening reads the header and the metadata only, whatever the number of records.
+// Each record is read, and checked against its CRC32C, when it is asked for: a
+// damaged index is an error and never another sample.
+//
+// A small index is kept in memory. Of a large one the offset table is mapped, 8 bytes
+// a record, and records are read with pread: mapped, they would count as the daemon's
+// memory once each was used. At 10^7 records on a 2-core EPYC VM a record takes
+// 1.1 µs so, 0.9 of them the pread, against 1.8 µs with a second pread for the table.
+type Index struct {
+	path   string
+	file   *os.File
+	whole  []byte // the file, if it is small
+	table  []byte // header and offset table, mapped, if it is not; nil if that cannot be
+	header header
+	meta   Meta
+}
+
+// OpenIndex opens an index file.
+// Errors: NotFound, Permission, Unavailable; Corrupt if it is not a whole index file.
+func OpenIndex(path string) (*Index, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fileError("open index", path, err)
+	}
+	x := &Index{path: path, file: f}
+	if err := x.load(); err != nil {
+		_ = x.Close() // was only read
+		return nil, err
+	}
+	return x, nil
+}
+
+// load reads and checks header and metadata.
+func (x *Index) load() error {
+	stat, err := x.file.Stat()
+	if err != nil {
+		return fileError("stat index", x.path, err)
+	}
+	size := stat.Size()
+	if !stat.Mode().IsRegular() || size < headerBytes {
+		return x.corrupt("open index", fmt.Errorf("%d bytes (%v), need a file of at least %d", size, stat.Mode(), headerBytes))
+	}
+	page, err := x.read(0, headerBytes, nil)
+	if err != nil {
+		return err
+	}
+	if x.header, err = decodeHeader(page, size); err != nil {
+		return x.corrupt("open index", err)
+	}
+	if size <= smallIndexBytes {
+		if x.whole, err = x.read(0, size, nil); err != nil {
+			return err
+		}
+	} else if table, err := syscall.Mmap(int(x.file.Fd()), 0, int(x.header.start), syscall.PROT_READ, syscall.MAP_SHARED); err == nil {
+		x.table = table // else each look-up is a pread
+	}
+	content, err := x.read(x.header.metaStart, x.header.metaBytes, nil)
+	if err != nil {
+		return err
+	}
+	if got := crc32.Checksum(content, castagnoli); got != x.header.metaCRC {
+		return x.corrupt("open index", fmt.Errorf("metadata has CRC32C %08x, expected %08x", got, x.header.metaCRC))
+	}
+	if err := json.Unmarshal(content, &x.meta); err != nil {
+		return x.corrupt("open index", fmt.Errorf("metadata: %w", err))
+	}
+	x.meta.Info.ID = idString(x.header.id)
+	return nil
+}
+
+// Info describes the index.
+func (x *Index) Info() Info { return x.meta.Info }
+
+// Meta returns the index's metadata with Info.ID set.
+func (x *Index) Meta() Meta { return x.meta }
+
+// Path is the file's name.
+func (x *Index) Path() string { return x.path }
+
+// Len is the number of records.
+func (x *Index) Len() int64 { return x.header.records }
+
+// Close frees the file. No call may be running or follow, also of Views over x.
+func (x *Index) Close() error {
+	var err error
+	if x.table != nil {
+		err = syscall.Munmap(x.table)
+		x.table = nil
+	}
+	if err = errors.Join(err, x.file.Close()); err != nil {
+		return fileError("close index", x.path, err)
+	}
+	return nil
+}
+
+// Record reads record number, in [0, Len). What it returns borrows *scratch or the
+// index itself: it is valid until the next call with the same scratch, and read-only.
+// It allocates nothing once *scratch has grown, unless the version has a Tag.
+// Errors: OutOfRange, Corrupt, Unavailable.
+func (x *Index) Record(number int64, scratch *[]byte) (Record, error) {
+	if number < 0 || number >= x.header.records {
+		return Record{}, &backend.Error{
+			Kind: backend.OutOfRange, Op: "read index", Object: x.path,
+			Detail: fmt.Sprintf("sample %d is not in [0, %d)", number, x.header.records),
+		}
+	}
+	start, end, err := x.bounds(number, scratch)
+	if err != nil {
+		return Record{}, err
+	}
+	if start < uint64(x.header.start) || end > uint64(x.header.metaStart) || start > end || end-start > maxRecordBytes {
+		return Record{}, x.corruptRecord(number, fmt.Errorf("lies at [%d, %d), records at [%d, %d)",
+			start, end, x.header.start, x.header.metaStart))
+	}
+	b, err := x.read(int64(start), int64(end-start), scratch)
+	if err != nil {
+		return Record{}, err
+	}
+	r, err := decodeRecord(b, number)
+	if err != nil {
+		return Record{}, x.corruptRecord(number, err)
+	}
+	return r, nil
+}
+
+// bounds returns what the offset table says of a record.
+func (x *Index) bounds(number int64, scratch *[]byte) (start, end uint64, err error) {
+	entry := x.table
+	if entry != nil {
+		defer x.recoverFault(&err)
+		defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+		entry = entry[headerBytes+8*number:][:16]
+	} else if entry, err = x.read(headerBytes+8*number, 16, scratch); err != nil {
+		return 0, 0, err
+	}
+	return binary.LittleEndian.Uint64(entry), binary.LittleEndian.Uint64(entry[8:]), nil
+}
+
+// recoverFault turns a fault on the mapping, which the kernel raises as SIGBUS where
+// the file has lost the page, into an error. Any other panic goes on.
+func (x *Index) recoverFault(err *error) {
+	r := recover()
+	if r == nil {
+		return
+	}
+	if _, fault := r.(interface{ Addr() uintptr }); !fault {
+		panic(r)
+	}
+	*err = x.corrupt("read index", fmt.Errorf("its mapped offset table cannot be read: the file was truncated while open or its device fails: %v", r))
+}
+
+// read returns n bytes of the file from offset: out of memory if they are there, else
+// read into *scratch, which grows as needed (nil: into memory of their own).
+func (x *Index) read(offset, n int64, scratch *[]byte) ([]byte, error) {
+	if x.whole != nil {
+		return x.whole[offset : offset+n : offset+n], nil
+	}
+	var b []byte
+	switch {
+	case scratch == nil:
+		b = make([]byte, n)
+	case int64(cap(*scratch)) < n:
+		*scratch = make([]byte, max(n, 512))
+		b = (*scratch)[:n]
+	default:
+		b = (*scratch)[:n]
+	}
+	got, err := x.file.ReadAt(b, offset)
+	if int64(got) == n {
+		return b, nil
+	}
+	if err == io.EOF {
+		return nil, x.corrupt("read index", fmt.Errorf("the file ends within [%d, %d): it was truncated while open", offset, offset+n))
+	}
+	return nil, fileError("read index", x.path, err)
+}
+
+// Verify reads the whole index and recomputes its id.
+// Errors: as Record, and the cause of ctx.
+func (x *Index) Verify(ctx context.Context) error {
+	var scratch, b []byte
+	hash := blake3.New()
+	for i := range x.header.records {
+		if i%4096 == 0 && ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		r, err := x.Record(i, &scratch)
+		if err != nil {
+			return err
+		}
+		if b, err = appendRecord(b[:0], i, &r); err != nil {
+			return x.corruptRecord(i, err)
+		}
+		hash.Write(b[recordHashOffset:recordDevice])
+		hash.Write(b[recordDevice+8:])
+	}
+	id, err := indexID(hash, x.meta)
+	if err != nil {
+		return err
+	}
+	if id != x.header.id {
+		return x.corrupt("verify index", fmt.Errorf("its content has the id %s, its header says %s", idString(id), idString(x.header.id)))
+	}
+	return nil
+}
+
+func (x *Index) corrupt(op string, err error) error {
+	return &backend.Error{Kind: backend.Corrupt, Op: op, Object: x.path, Err: err,
+		Detail: "remove the dataset and add it again"}
+}
+
+func (x *Index) corruptRecord(number int64, err error) error {
+	return x.corrupt("read index", fmt.Errorf("record %d: %w", number, err))
+}

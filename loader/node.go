@@ -1,0 +1,151 @@
+// Package loader is where everything meets: it owns a node's datasets and
+// sessions. A session takes sample numbers from an order, their places from an
+// index, their bytes from a store, and hands finished batches over in a ring.
+//
+// One Node serves one session socket. Every connection is a lease: when it
+// reaches its end, or the process behind it exits, whatever it had is given back.
+package loader
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/stokerio/stoker/shm"
+)
+
+// Node is the daemon without its sockets' paths and flags.
+type Node struct {
+	options     Options
+	log         *slog.Logger
+	clock       shm.Clock
+	started     time.Time
+	registry    *registry
+	budget      budget
+	sessions    sessionTable
+	nextSession atomic.Int64
+	totals      totals
+
+	ctx    context.Context //nolint:containedctx // the node's own life
+	cancel context.CancelFunc
+
+	mu struct {
+		sync.Mutex
+		connections map[*connection]struct{}
+		closed      bool
+	}
+	serving sync.WaitGroup // one for each Serve and each connection
+}
+
+// Open opens the datasets kept under options.DataDir. Close releases them.
+func Open(options Options) (*Node, error) {
+	options.EnsureDefaults()
+	if options.DataDir == "" {
+		return nil, errors.New("open node: no data directory given")
+	}
+	registry, err := openRegistry(filepath.Join(options.DataDir, "datasets"), options.Object, options.Logger)
+	if err != nil {
+		return nil, fmt.Errorf("open data directory %s: %w", options.DataDir, err)
+	}
+	n := &Node{
+		options: options, log: options.Logger, clock: shm.NewClock(), started: time.Now(),
+		registry: registry, budget: budget{limit: options.Session.RingBytesTotal},
+	}
+	n.ctx, n.cancel = context.WithCancel(context.Background())
+	n.mu.connections = map[*connection]struct{}{}
+	n.sessions.mu.open = map[string]*session{}
+	n.totals.init()
+	return n, nil
+}
+
+// Serve accepts connections from a SEQPACKET listener until Close, or until the
+// listener fails. It takes ownership of the listener.
+func (n *Node) Serve(listener *net.UnixListener) error {
+	n.serving.Add(1)
+	defer n.serving.Done()
+	stop := context.AfterFunc(n.ctx, func() { _ = listener.Close() })
+	defer stop()
+	for {
+		socket, err := listener.AcceptUnix()
+		if n.ctx.Err() != nil {
+			if err == nil {
+				_ = socket.Close()
+			}
+			return nil
+		}
+		if isExhaustion(err) {
+			// Descriptors may come back when a connection ends; the sleep keeps the
+			// loop from spinning until then.
+			n.log.Warn("accept connection", "error", err, "remedy", "raise the limit of open files (ulimit -n)")
+			n.pause(100 * time.Millisecond)
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("accept connection: %w", errors.Join(err, listener.Close()))
+		}
+		n.admit(socket)
+	}
+}
+
+func (n *Node) pause(d time.Duration) {
+	select {
+	case <-n.ctx.Done():
+	case <-time.After(d):
+	}
+}
+
+// admit starts serving one connection, unless there are too many or we close.
+func (n *Node) admit(socket *net.UnixConn) {
+	c := newConnection(n, socket)
+	n.mu.Lock()
+	refused := n.mu.closed || len(n.mu.connections) >= n.options.ConnectionsMax
+	if !refused {
+		n.mu.connections[c] = struct{}{}
+		n.serving.Add(1)
+	}
+	n.mu.Unlock()
+	if refused {
+		c.refuse(limitFailure("connections of this daemon", int64(n.options.ConnectionsMax), "connections",
+			"close datasets that are no longer used"))
+		return
+	}
+	go func() {
+		defer n.serving.Done()
+		defer n.forget(c)
+		c.serve()
+	}()
+}
+
+func (n *Node) forget(c *connection) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	delete(n.mu.connections, c)
+}
+
+// Close tells every client that the daemon goes, ends all sessions, waits for
+// them and releases the datasets. Closing twice is no error.
+func (n *Node) Close() error {
+	n.mu.Lock()
+	first := !n.mu.closed
+	n.mu.closed = true
+	open := make([]*connection, 0, len(n.mu.connections))
+	for c := range n.mu.connections {
+		open = append(open, c)
+	}
+	n.mu.Unlock()
+	n.cancel()
+	for _, c := range open {
+		c.sayBye("shutdown")
+	}
+	n.serving.Wait()
+	if first {
+		n.registry.close()
+	}
+	return nil
+}

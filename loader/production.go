@@ -1,0 +1,231 @@
+package loader
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"sync"
+
+	"github.com/stokerio/stoker/backend"
+	"github.com/stokerio/stoker/loader/order"
+	"github.com/stokerio/stoker/shm"
+)
+
+// place is a position within a session's order, over all ranks.
+type place struct{ epoch, consumed int64 }
+
+// production fills a session's ring from one place on, until it is stopped or a
+// batch fails. Its readers take jobs one by one under `assign`, fill them in
+// parallel, and publish in the order in which the jobs were taken.
+type production struct {
+	session *session
+	ctx     context.Context //nolint:containedctx // the production's own life
+	cancel  context.CancelFunc
+	readers sync.WaitGroup
+
+	assign struct {
+		sync.Mutex
+		place  place
+		ticket uint64
+	}
+	turn struct {
+		sync.Mutex
+		next  uint64 // ticket that may publish
+		ended bool   // stopped, or an error was published: no later ticket publishes
+	}
+	turned *sync.Cond // on turn: next moved or ended
+}
+
+// job is one thing to publish: a batch, or the end of an epoch.
+type job struct {
+	ticket uint64
+	epoch  int64
+	step   order.Step
+	end    bool // end of epoch: no slot, no step
+	slot   uint32
+	asked  uint64 // when the wait for the slot began
+	got    uint64 // when it was over
+}
+
+// startProduction starts the readers of s at a place. stop ends and awaits them.
+func startProduction(s *session, from place) *production {
+	ctx, cancel := context.WithCancel(context.Background())
+	p := &production{session: s, ctx: ctx, cancel: cancel}
+	p.turned = sync.NewCond(&p.turn)
+	p.assign.place = from
+	s.ring.Restart()
+	for range s.options.Readers {
+		p.readers.Go(func() { labelled(ctx, "fill", s.id, p.run) })
+	}
+	return p
+}
+
+// stop ends production: nothing is published after it returns. Batches under way
+// are given up and their slots are free again.
+func (p *production) stop() {
+	p.end() // first, so that no batch that fails for being cancelled is published
+	p.cancel()
+	p.session.ring.Stop()
+	p.readers.Wait()
+}
+
+// end lets every reader that waits for its turn give up.
+func (p *production) end() {
+	p.turn.Lock()
+	p.turn.ended = true
+	p.turn.Unlock()
+	p.turned.Broadcast()
+}
+
+func (p *production) run() {
+	f := &filler{source: &p.session.source, clock: p.session.clock}
+	for {
+		j, ok := p.take()
+		if !ok || !p.do(f, &j) {
+			return
+		}
+	}
+}
+
+// take waits for a free slot and returns the next job.
+func (p *production) take() (job, bool) {
+	p.assign.Lock()
+	defer p.assign.Unlock()
+	if p.ctx.Err() != nil {
+		return job{}, false
+	}
+	s, at := p.session, &p.assign.place
+	j := job{ticket: p.assign.ticket, epoch: at.epoch, slot: shm.NoSlot, asked: s.clock.Now()}
+	step, more := s.share.Next(s.source.view.Len(), at.consumed)
+	if !more {
+		j.end, j.got = true, j.asked
+		*at = place{epoch: at.epoch + 1}
+	} else {
+		slot, ok := s.ring.Reserve()
+		if !ok {
+			return job{}, false
+		}
+		s.settle(slot)
+		j.step, j.slot, j.got = step, slot, s.clock.Now()
+		at.consumed = step.Consumed
+	}
+	p.assign.ticket++
+	return j, true
+}
+
+// do carries a job out. It returns false when production is over.
+func (p *production) do(f *filler, j *job) bool {
+	entry := shm.Entry{
+		Kind: shm.KindEndOfEpoch, Slot: j.slot, Epoch: uint64(j.epoch),
+		SamplesConsumed: uint64(j.step.Consumed), Position: uint64(j.step.Start),
+		WaitSlotAt: j.asked, OrderAt: j.got, IndexAt: j.got, ReadAt: j.got, DoneAt: j.got,
+	}
+	var large *shm.Memory
+	var err error
+	if !j.end {
+		entry.Kind = shm.KindBatch
+		large, err = p.fill(f, j, &entry)
+	}
+	if !p.awaitTurn(j.ticket) {
+		p.giveBack(j, large)
+		return false
+	}
+	if err != nil {
+		p.session.noteError(err)
+		p.describeError(j, &entry, err)
+	}
+	published := p.publish(&entry, large)
+	if !published {
+		p.giveBack(j, large)
+	}
+	p.passTurn(published && err == nil)
+	return published && err == nil
+}
+
+// giveBack undoes a job that will not be published.
+func (p *production) giveBack(j *job, large *shm.Memory) {
+	if large != nil {
+		_ = large.Close()
+	}
+	if j.slot != shm.NoSlot {
+		p.session.settle(j.slot)
+		p.session.ring.Return(j.slot)
+	}
+}
+
+// fill makes one batch in the job's slot, or in memory of its own if the slot is
+// too small, and completes the entry.
+func (p *production) fill(f *filler, j *job, entry *shm.Entry) (large *shm.Memory, err error) {
+	s := p.session
+	f.choose(s.order.Epoch(j.epoch), j.step.Start, j.step.Length)
+	entry.IndexAt = s.clock.Now()
+	entry.ReadAt, entry.DoneAt = entry.IndexAt, entry.IndexAt
+	bytes, err := f.prepare()
+	if err != nil {
+		return nil, err
+	}
+	entry.ReadAt = s.clock.Now()
+	memory := s.ring.Slot(j.slot)
+	if bytes > int64(len(memory)) {
+		if large, err = s.largeMemory(j.slot, bytes); err != nil {
+			return nil, err
+		}
+		memory, entry.Flags = large.Bytes(), shm.FlagOversized
+	}
+	read, err := f.fill(p.ctx, memory)
+	entry.DoneAt = s.clock.Now()
+	entry.Bytes, entry.Rows = uint64(bytes), uint32(len(f.samples))
+	entry.SourceBytes, entry.DiskBytes = uint64(read), uint64(f.report.DiskBytes)
+	return large, err
+}
+
+// awaitTurn waits until every earlier job has been published.
+func (p *production) awaitTurn(ticket uint64) bool {
+	p.turn.Lock()
+	defer p.turn.Unlock()
+	for p.turn.next != ticket && !p.turn.ended {
+		p.turned.Wait()
+	}
+	return !p.turn.ended
+}
+
+func (p *production) passTurn(goOn bool) {
+	p.turn.Lock()
+	p.turn.next++
+	p.turn.ended = p.turn.ended || !goOn
+	p.turn.Unlock()
+	p.turned.Broadcast()
+	if !goOn {
+		p.cancel()
+	}
+}
+
+// publish hands an entry to the trainer, its own memory first if it has some.
+// When it returns true that memory is no longer the caller's.
+func (p *production) publish(entry *shm.Entry, large *shm.Memory) bool {
+	s := p.session
+	if large != nil && entry.Kind == shm.KindBatch && !s.sendLarge(large, entry) {
+		return false
+	}
+	if !s.ring.Publish(entry) {
+		s.unpark(large)
+		return false
+	}
+	if large != nil && s.taker == nil {
+		_ = large.Close() // the trainer has its own descriptor
+	}
+	s.count(entry)
+	return true
+}
+
+// describeError turns the entry into an error entry whose text lies in its slot.
+func (p *production) describeError(j *job, entry *shm.Entry, err error) {
+	entry.Kind, entry.Flags, entry.Rows = shm.KindError, 0, 0
+	entry.SourceBytes, entry.DiskBytes = 0, 0
+	memory := p.session.ring.Slot(j.slot)
+	text, encodeErr := json.Marshal(failureOf(err))
+	if encodeErr != nil || len(text) > len(memory) {
+		text = fmt.Appendf(nil, `{"code":%q,"what":"the error's text does not fit its slot"}`, backend.KindOf(err))
+	}
+	entry.Bytes = uint64(copy(memory, text))
+}

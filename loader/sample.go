@@ -1,0 +1,146 @@
+package loader
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/stokerio/stoker/loader/dataset"
+	"github.com/stokerio/stoker/shm"
+)
+
+// sample answers a request for one sample by number, whoever asks and whatever
+// sessions there are: the bytes travel in a sealed memfd of their own.
+func (c *connection) sample(request shm.SampleRequest) error {
+	held, err := c.node.registry.acquire(request.Dataset)
+	if err != nil {
+		return err
+	}
+	defer held.release()
+	view, err := held.view(request.BlockSize)
+	if err != nil {
+		return err
+	}
+	if request.IndexID != "" && request.IndexID != view.ID() {
+		return &shm.Failure{
+			Code: "changed", Where: "dataset " + request.Dataset,
+			What:   fmt.Sprintf("its samples are no longer those seen before: index %s, expected %s", view.ID(), request.IndexID),
+			Remedy: "make the stoker.Dataset anew",
+		}
+	}
+	if request.Index < 0 || request.Index >= view.Len() {
+		return &shm.Failure{
+			Code: "out_of_range", Where: "dataset " + request.Dataset,
+			What: fmt.Sprintf("sample %d does not exist, the dataset has %d", request.Index, view.Len()), Remedy: "ask for one within [0, len)",
+		}
+	}
+	source := newSource(view, held.store)
+	f := &filler{source: &source, clock: c.node.clock, samples: []int64{request.Index}}
+	return c.sendSample(f, request.Index)
+}
+
+func (c *connection) sendSample(f *filler, number int64) error {
+	bytes, err := f.prepare()
+	if err != nil {
+		return err
+	}
+	if limit := c.node.options.Session.BatchBytesMax; bytes > limit {
+		return limitFailure("size of one sample", limit, "bytes", "raise session.batch_bytes_max in stokerd's configuration")
+	}
+	memory, err := shm.NewMemory("stoker-sample", bytes)
+	if err != nil {
+		return ringFailure(err, bytes)
+	}
+	defer func() { _ = memory.Close() }()
+	if _, err := f.fill(c.ctx, memory.Bytes()); err != nil {
+		return err
+	}
+	answer := shm.SampleAnswer{
+		Type: shm.TypeSample, Key: f.source.key(number), Samples: f.source.view.Len(), IndexID: f.source.view.ID(),
+		Columns: sampleColumns(f), Bytes: bytes,
+	}
+	return c.conn.Send(answer, patience, memory.FD())
+}
+
+// sampleColumns describes the single row that f holds.
+func sampleColumns(f *filler) []shm.SampleColumn {
+	specs := columnSpecs(f.source)
+	columns := make([]shm.SampleColumn, len(specs))
+	for i, spec := range specs {
+		entry, shape := f.table[i], spec.Shape
+		if spec.Ragged {
+			shape = []int64{int64(entry.ValuesBytes) / dataset.DType(spec.DType).Size()}
+		}
+		columns[i] = shm.SampleColumn{
+			Name: spec.Name, DType: spec.DType, Shape: shape,
+			Offset: int64(entry.ValuesOffset), Bytes: int64(entry.ValuesBytes),
+		}
+	}
+	return columns
+}
+
+// columnSpecs describes the columns of a source's batches, without the sample numbers.
+func columnSpecs(s *source) []shm.ColumnSpec {
+	specs := make([]shm.ColumnSpec, 0, s.tableColumns())
+	for _, columns := range [][]dataset.Column{s.columns, s.valueColumns} {
+		for _, c := range columns {
+			shape := c.Shape
+			if shape == nil {
+				shape = []int64{}
+			}
+			specs = append(specs, shm.ColumnSpec{Name: c.Name, DType: string(c.DType), Shape: shape, Ragged: c.Ragged})
+		}
+	}
+	return specs
+}
+
+// takeBound is how long one look at the ring may sleep on behalf of a trainer.
+const takeBound = 100 * time.Millisecond
+
+// next sends the next entry over the socket, for trainers that cannot map the ring.
+func (c *connection) next() error {
+	s := c.session
+	if s.taker == nil {
+		return invalid("type", shm.TypeNext, "open the session with transport \"socket\"")
+	}
+	for c.ctx.Err() == nil {
+		if e, ok := s.taker.Take(takeBound); ok {
+			return c.sendEntry(&e)
+		}
+	}
+	return nil // the connection ends; its loop says why
+}
+
+func (c *connection) sendEntry(e *shm.Entry) error {
+	s := c.session
+	defer s.taker.Release(*e)
+	payload := s.taker.Slot(*e)
+	if large := s.takeParked(e.Sequence); large != nil {
+		defer func() { _ = large.Close() }()
+		payload = large.Bytes()[:e.Bytes]
+	}
+	if e.Slot == shm.NoSlot {
+		payload = nil
+	}
+	note := shm.BatchAnswer{Type: shm.TypeBatch, EntryBytes: shm.EntryBytes, Bytes: int64(len(payload))}
+	if err := c.send(note); err != nil {
+		return err
+	}
+	return c.sendCut(shm.EncodeEntry(e), payload)
+}
+
+// sendCut sends head and body as one stream of packets of RawPacketBytes.
+func (c *connection) sendCut(head, body []byte) error {
+	packet := make([]byte, 0, shm.RawPacketBytes)
+	packet = append(packet, head...)
+	for {
+		n := min(len(body), shm.RawPacketBytes-len(packet))
+		packet = append(packet, body[:n]...)
+		if err := c.conn.SendRaw(packet, patience); err != nil {
+			return err
+		}
+		if body = body[n:]; len(body) == 0 {
+			return nil
+		}
+		packet = packet[:0]
+	}
+}

@@ -1,0 +1,43 @@
+package loader
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/stokerio/stoker/loader/dataset"
+	"github.com/stokerio/stoker/loader/dataset/formats"
+	"github.com/stokerio/stoker/loader/dataset/raw"
+	"github.com/stokerio/stoker/loader/dataset/tokens"
+	"github.com/stokerio/stoker/shm"
+)
+
+// scan indexes what lies in a's directory and completes its description.
+func (r *registry) scan(ctx context.Context, a *attached, request shm.DatasetAdd, owner uint32, progress dataset.Progress) error {
+	if f := request.Format; f != formats.Auto && f != raw.Format && f != tokens.Format {
+		return invalid("format", f, fmt.Sprintf("use %q, %q or %q", formats.Auto, raw.Format, tokens.Format))
+	}
+	directory := filepath.Join(r.directory, request.Name)
+	if err := os.MkdirAll(directory, 0o700); err != nil {
+		return fmt.Errorf("make the directory of the index: %w", err)
+	}
+	options := formats.Options{Format: request.Format, Include: request.Include, DType: dataset.DType(request.DType)}
+	info, saw, err := formats.Scan(ctx, a.store, options, directory, progress)
+	if err != nil {
+		err = errors.Join(err, dataset.RemoveTemporary(directory))
+		_ = os.Remove(directory) // stays if it holds the dataset's earlier index
+		return err
+	}
+	a.indexPath = dataset.IndexPath(directory, info.ID)
+	if a.index, err = dataset.OpenIndex(a.indexPath); err != nil {
+		return err
+	}
+	a.info = shm.DatasetInfo{
+		Name: request.Name, Format: info.Format, Path: a.store.Path(), State: stateReady, OwnerUID: owner, AddedAt: addedNow(),
+		IndexID: info.ID, Samples: info.Samples, Tokens: info.Tokens, DType: string(info.DType), Files: info.Files,
+		Bytes: info.Bytes, Classes: info.Classes, Skipped: info.Skipped, Saw: saw,
+	}
+	return nil
+}

@@ -45,7 +45,7 @@ func (c *connection) refuse(err error) {
 	c.node.totals.refuse()
 	_ = c.conn.Send(shm.ErrorAnswer{Type: shm.TypeError, Error: *failureOf(err)}, farewell)
 	c.cancel()
-	_ = c.conn.Close()
+	c.conn.Linger(farewell)
 }
 
 // sayBye tells the client that its lease ends, and ends it.
@@ -68,6 +68,9 @@ func (c *connection) serve() {
 		return
 	}
 	reason := c.loop()
+	if reason == endMisused {
+		c.conn.Linger(farewell)
+	}
 	_ = c.conn.Close()
 	stopWatch()
 	if c.session != nil {
@@ -300,7 +303,7 @@ func (c *connection) open(request shm.Open) error {
 	if request.Transport == shm.TransportRing {
 		descriptors = []int{s.ring.Memory().FD()}
 	}
-	if err := c.conn.Send(s.answer(), patience, descriptors...); err != nil {
+	if err := c.conn.SendAny(s.answer(), patience, descriptors...); err != nil {
 		return err
 	}
 	if err := s.ring.Memory().DropFD(); err != nil {
@@ -320,7 +323,7 @@ func (c *connection) seek(request shm.Seek) error {
 	return c.send(shm.Seeked{Type: shm.TypeSeeked, FromSequence: from})
 }
 
-func (c *connection) send(message any) error { return c.conn.Send(message, patience) }
+func (c *connection) send(message any) error { return c.conn.SendAny(message, patience) }
 
 // decode parses a message; what it cannot parse is the client's mistake.
 func decode(packet []byte, into any) error {

@@ -100,7 +100,7 @@ func (c *client) receive() (string, []byte, []int, error) {
 		if err := c.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
 			return "", nil, nil, err
 		}
-		packet, descriptors, err := c.Receive()
+		packet, descriptors, err := c.ReceiveAny(64 << 20)
 		if err != nil {
 			return "", nil, nil, err
 		}

@@ -38,6 +38,7 @@ type Node struct {
 	mu struct {
 		sync.Mutex
 		connections map[*connection]struct{}
+		refusing    int // connections beyond the limit, being told so
 		closed      bool
 	}
 	serving sync.WaitGroup // one for each Serve and each connection
@@ -104,28 +105,41 @@ func (n *Node) pause(d time.Duration) {
 func (n *Node) admit(socket *net.UnixConn) {
 	c := newConnection(n, socket)
 	n.mu.Lock()
-	refused := n.mu.closed || len(n.mu.connections) >= n.options.ConnectionsMax
-	if !refused {
-		n.mu.connections[c] = struct{}{}
-		n.serving.Add(1)
-	}
-	n.mu.Unlock()
-	if refused {
-		c.refuse(limitFailure("connections of this daemon", int64(n.options.ConnectionsMax), "connections",
-			"close datasets that are no longer used"))
+	full := len(n.mu.connections) >= n.options.ConnectionsMax
+	if n.mu.closed || full && n.mu.refusing >= refusingMax {
+		n.mu.Unlock()
+		_ = socket.Close()
 		return
 	}
+	if full {
+		n.mu.refusing++
+	} else {
+		n.mu.connections[c] = struct{}{}
+	}
+	n.serving.Add(1)
+	n.mu.Unlock()
 	go func() {
 		defer n.serving.Done()
-		defer n.forget(c)
+		defer n.forget(c, full)
+		if full {
+			c.refuse(limitFailure("connections of this daemon", int64(n.options.ConnectionsMax), "connections",
+				"close datasets that are no longer used"))
+			return
+		}
 		c.serve()
 	}()
 }
 
-func (n *Node) forget(c *connection) {
+// refusingMax bounds how many connections are told at once that there are too many.
+const refusingMax = 16
+
+func (n *Node) forget(c *connection, refused bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	delete(n.mu.connections, c)
+	if refused {
+		n.mu.refusing--
+	}
 }
 
 // Close tells every client that the daemon goes, ends all sessions, waits for

@@ -3,6 +3,8 @@ package loader
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
+	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
@@ -219,4 +221,23 @@ func appendFile(path string, content []byte) error {
 		return err
 	}
 	return file.Close()
+}
+
+func TestAnswersLongerThanAPacketArriveWhole(t *testing.T) {
+	n := startNode(t, testOptions(t))
+	dir := t.TempDir()
+	for i := range 1500 {
+		class := filepath.Join(dir, fmt.Sprintf("%04d-%s", i, strings.Repeat("long class name ", 4)))
+		if err := errors.Join(os.Mkdir(class, 0o755), os.WriteFile(filepath.Join(class, "f"), []byte{1}, 0o644)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if info := n.add("many", dir); len(info.Classes) != 1500 {
+		t.Errorf("added with %d classes", len(info.Classes))
+	}
+	c := n.openSession(openRequest("many"))
+	if len(c.opened.Classes) != 1500 {
+		t.Errorf("opened with %d classes", len(c.opened.Classes))
+	}
+	c.next()
 }

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"syscall"
 
+	"github.com/stokerio/stoker/backend"
 	"github.com/stokerio/stoker/loader/dataset"
 	"github.com/stokerio/stoker/loader/dataset/formats"
 	"github.com/stokerio/stoker/loader/dataset/raw"
@@ -28,7 +30,7 @@ func (r *registry) scan(ctx context.Context, a *attached, request shm.DatasetAdd
 	if err != nil {
 		err = errors.Join(err, dataset.RemoveTemporary(directory))
 		_ = os.Remove(directory) // stays if it holds the dataset's earlier index
-		return err
+		return scanFailure(request.Name, err)
 	}
 	a.indexPath = dataset.IndexPath(directory, info.ID)
 	if a.index, err = dataset.OpenIndex(a.indexPath); err != nil {
@@ -40,4 +42,14 @@ func (r *registry) scan(ctx context.Context, a *attached, request shm.DatasetAdd
 		Bytes: info.Bytes, Classes: info.Classes, Skipped: info.Skipped, Saw: saw,
 	}
 	return nil
+}
+
+// scanFailure tells what the client can mend (patterns, element types, mixed
+// files: errors without a kind) from what went wrong here.
+func scanFailure(name string, err error) error {
+	var system syscall.Errno
+	if backend.KindOf(err) != "" || errors.As(err, &system) || errors.Is(err, context.Canceled) {
+		return err
+	}
+	return &shm.Failure{Code: "invalid", Where: "dataset " + name, What: err.Error(), Remedy: "see `stoker dataset add --help`"}
 }

@@ -68,6 +68,51 @@ func (c *Conn) Send(message any, patience time.Duration, descriptors ...int) err
 	return c.SendRaw(b, patience, descriptors...)
 }
 
+// SendAny is Send for messages of any length: one that does not fit a packet
+// travels in a memfd, announced by a Long and passed before the other
+// descriptors. Only daemons send such messages.
+func (c *Conn) SendAny(message any, patience time.Duration, descriptors ...int) error {
+	b, err := json.Marshal(message)
+	if err != nil {
+		return fmt.Errorf("encode message: %w", err)
+	}
+	if len(b) <= MaxMessageBytes {
+		return c.SendRaw(b, patience, descriptors...)
+	}
+	memory, err := NewMemory("stoker-message", int64(len(b)))
+	if err != nil {
+		return err
+	}
+	copy(memory.Bytes(), b)
+	err = c.Send(Long{Type: TypeLong, Bytes: int64(len(b))}, patience, append([]int{memory.FD()}, descriptors...)...)
+	return errors.Join(err, memory.Close())
+}
+
+// ReceiveAny is Receive for a client: it follows a Long to the message it stands
+// for, of at most limit bytes.
+func (c *Conn) ReceiveAny(limit int64) (packet []byte, descriptors []int, err error) {
+	packet, descriptors, err = c.Receive()
+	if err != nil || len(descriptors) == 0 {
+		return packet, descriptors, err
+	}
+	var long Long
+	if json.Unmarshal(packet, &long) != nil || long.Type != TypeLong {
+		return packet, descriptors, nil
+	}
+	if long.Bytes < 0 || long.Bytes > limit {
+		CloseAll(descriptors)
+		return nil, nil, fmt.Errorf("message of %d bytes, at most %d were expected", long.Bytes, limit)
+	}
+	packet = make([]byte, long.Bytes)
+	n, err := unix.Pread(descriptors[0], packet, 0)
+	_ = unix.Close(descriptors[0])
+	if descriptors = descriptors[1:]; err != nil || n != len(packet) {
+		CloseAll(descriptors)
+		return nil, nil, fmt.Errorf("read a message of %d bytes: got %d: %w", len(packet), n, errors.Join(err, io.ErrUnexpectedEOF))
+	}
+	return packet, descriptors, nil
+}
+
 // SendRaw writes one packet as it is. See Send.
 func (c *Conn) SendRaw(b []byte, patience time.Duration, descriptors ...int) error {
 	var oob []byte
@@ -112,6 +157,22 @@ func (c *Conn) Receive() (packet []byte, descriptors []int, err error) {
 
 // SetReadDeadline bounds the next Receive.
 func (c *Conn) SetReadDeadline(t time.Time) error { return c.unix.SetReadDeadline(t) }
+
+// Linger ends a connection so that its last message arrives: closing a socket
+// with unread packets would make the peer see a reset first. It waits at most
+// patience for the peer to close, and then closes.
+func (c *Conn) Linger(patience time.Duration) {
+	_ = c.unix.CloseWrite()
+	_ = c.unix.SetReadDeadline(time.Now().Add(patience))
+	for {
+		_, descriptors, err := c.Receive()
+		CloseAll(descriptors)
+		if err != nil && !errors.Is(err, ErrMessageTooLong) && !errors.Is(err, ErrTooManyDescriptors) {
+			break
+		}
+	}
+	_ = c.Close()
+}
 
 // Close closes the socket and ends a Receive that waits.
 func (c *Conn) Close() error { return c.unix.Close() }

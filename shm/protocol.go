@@ -44,6 +44,7 @@ const (
 	TypeOversized     = "oversized"
 	TypeBye           = "bye"
 	TypeError         = "error"
+	TypeLong          = "long"
 	codeVersionNeeded = "version"
 )
 
@@ -70,6 +71,13 @@ func (f *Failure) Error() string {
 // Envelope is the part of every message that says what the rest is.
 type Envelope struct {
 	Type string `json:"type"`
+}
+
+// Long stands for a message that does not fit a packet: its JSON is Bytes long and
+// lies in the first descriptor.
+type Long struct {
+	Type  string `json:"type"`
+	Bytes int64  `json:"bytes"`
 }
 
 // Hello opens a connection, from both sides.

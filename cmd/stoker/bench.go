@@ -1,0 +1,143 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/stokerio/stoker/bench"
+)
+
+func (a *app) benchCommand() *cobra.Command {
+	command := &cobra.Command{
+		Use:   "bench",
+		Short: "Measure Stoker beside other loaders and the machine's own limits",
+		Args:  cobra.NoArgs,
+		RunE:  showHelp,
+	}
+	command.AddCommand(a.benchCompareCommand(), a.benchWakeupsCommand(), a.benchCeilingCommand())
+	return command
+}
+
+func (a *app) benchCompareCommand() *cobra.Command {
+	var options bench.CompareOptions
+	var file string
+	var check, verbose bool
+	command := &cobra.Command{
+		Use:   "compare",
+		Short: "Compare with torch's DataLoader, a memmap loop and bare loops",
+		Long: `Compare Stoker with what its users would otherwise run, and with the bare system
+calls, all in one run, interleaved and repeated. A daemon of its own is started
+and stopped; about 2 GiB of data are made, and kept in --data-dir.`,
+		Args: cobra.NoArgs,
+		RunE: func(command *cobra.Command, _ []string) error {
+			options.Logger = a.benchLogger(verbose)
+			return a.benchCompare(command, options, file, check)
+		},
+	}
+	flags := command.Flags()
+	flags.BoolVar(&options.Quick, "quick", false, "shorter sections on the same data: within 4 minutes on 2 cores")
+	flags.StringVar(&file, "json", "", "write the report to this file too")
+	flags.StringVar(&options.DataDir, "data-dir", "", "where the data is kept between runs")
+	flags.IntVar(&options.Repeats, "repeats", 0, "how often each row runs (default 5)")
+	flags.StringVar(&options.Only, "only", "", "run only rows whose name contains this")
+	flags.StringVar(&options.Python, "python", "", "interpreter that runs the consumers (default: .venv of the repository, else python3)")
+	flags.StringVar(&options.PythonPath, "python-path", "", "directory that holds the Python package stoker (default: python/ of the repository)")
+	flags.StringVar(&options.Stokerd, "stokerd", "", "stokerd to measure (default: beside this program)")
+	flags.BoolVar(&check, "check", false, "exit with 1 if a figure misses its target, once everything is measured and written")
+	flags.BoolVar(&verbose, "verbose", false, "show what the daemon and the consumers log")
+	a.must(command.MarkFlagFilename("json", "json"))
+	a.must(command.MarkFlagDirname("data-dir"))
+	return command
+}
+
+func (a *app) benchLogger(verbose bool) *slog.Logger {
+	if !verbose {
+		return nil // bench discards it
+	}
+	return slog.New(slog.NewTextHandler(a.err, &slog.HandlerOptions{Level: slog.LevelDebug}))
+}
+
+func (a *app) benchCompare(command *cobra.Command, options bench.CompareOptions, file string, check bool) error {
+	show, finish := a.stepProgress(time.Now)
+	options.Progress = show
+	report, err := bench.Compare(command.Context(), options)
+	finish()
+	if err != nil {
+		return err
+	}
+	err = report.Print(a.out)
+	if file != "" {
+		err = errors.Join(err, report.Write(file))
+	}
+	if missed := report.Missed(); err == nil && check && len(missed) > 0 {
+		err = &failure{Code: "target_missed", What: counted(int64(len(missed)), "figure misses its target", "figures miss their targets"),
+			Where: strings.Join(missed, ", "), Remedy: "look at the spread and at the ceilings of the same run first", exit: exitError}
+	}
+	return err
+}
+
+func (a *app) benchWakeupsCommand() *cobra.Command {
+	var options bench.WakeupOptions
+	var verbose bool
+	command := &cobra.Command{
+		Use:   "wakeups",
+		Short: "Measure how fast a Go and a Python process wake each other",
+		Args:  cobra.NoArgs,
+		RunE: func(command *cobra.Command, _ []string) error {
+			options.Logger = a.benchLogger(verbose)
+			report, err := bench.Wakeups(command.Context(), options)
+			if err != nil {
+				return err
+			}
+			if a.json {
+				return a.writeJSON(report)
+			}
+			return report.Print(a.out)
+		},
+	}
+	flags := command.Flags()
+	flags.IntVar(&options.RoundTrips, "round-trips", 0, "timed round trips of each kind (default 5000)")
+	flags.DurationVar(&options.Pause, "pause", 0, "pause between two round trips, so that both sides sleep")
+	flags.StringVar(&options.Python, "python", "", "interpreter (default: .venv of the repository, else python3)")
+	flags.BoolVar(&verbose, "verbose", false, "show what the Python side logs")
+	a.addJSON(command)
+	return command
+}
+
+// benchCeilingCommand is how bench runs its bare loop in a process of its own.
+func (a *app) benchCeilingCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:    "ceiling OPTIONS",
+		Short:  "Run one bare loop",
+		Hidden: true,
+		Args:   cobra.ExactArgs(1),
+		RunE: func(command *cobra.Command, args []string) error {
+			return bench.CeilingMain(command.Context(), args[0], a.out)
+		},
+	}
+}
+
+// stepProgress shows steps: a bar on a terminal, a line a step elsewhere.
+func (a *app) stepProgress(now func() time.Time) (show bench.Progress, finish func()) {
+	if a.terminal {
+		bar := newBar(a, 1, "")
+		show = func(done, total int, label string) {
+			bar.Describe(label)
+			if bar.GetMax() != total {
+				bar.ChangeMax(total)
+			}
+			_ = bar.Set(done)
+		}
+		return show, func() { _ = bar.Clear() }
+	}
+	begin := now()
+	show = func(done, total int, label string) {
+		fmt.Fprintf(a.err, "[%d/%d] %s (%s)\n", done, total, label, now().Sub(begin).Round(time.Second))
+	}
+	return show, func() {}
+}

@@ -1,0 +1,237 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
+
+	"github.com/stokerio/stoker/loader/api"
+	"github.com/stokerio/stoker/loader/config"
+	"github.com/stokerio/stoker/shm"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// outcome is what one run of the command line left.
+type outcome struct {
+	code     int
+	out, err string
+}
+
+// place is a runtime directory, perhaps with a daemon in it.
+type place struct {
+	directory string
+	variables map[string]string
+	terminal  bool
+}
+
+func newPlace(t *testing.T) *place {
+	t.Helper()
+	return &place{directory: t.TempDir()}
+}
+
+// run runs one command line against the place.
+func (p *place) run(t *testing.T, args ...string) outcome {
+	t.Helper()
+	return p.runContext(t.Context(), args...)
+}
+
+func (p *place) runContext(ctx context.Context, args ...string) outcome {
+	var out, errs bytes.Buffer
+	variables := p.variables
+	if variables == nil {
+		variables = map[string]string{runtimeDirVariable: p.directory}
+	}
+	a := &app{
+		environment: config.Environment{
+			Lookup: func(name string) (string, bool) { value, ok := variables[name]; return value, ok },
+			UserID: os.Getuid(),
+		},
+		out: &out, err: &errs, terminal: p.terminal,
+	}
+	code := a.run(ctx, args)
+	return outcome{code, p.fixed(out.String()), p.fixed(errs.String())}
+}
+
+// fixed replaces what differs from run to run.
+func (p *place) fixed(text string) string { return strings.ReplaceAll(text, p.directory, "RUNTIME") }
+
+// golden compares an outcome with a committed file.
+func golden(t *testing.T, name string, got outcome) {
+	t.Helper()
+	text, err := json.Marshal(got.code)
+	if err != nil {
+		t.Fatal(err)
+	}
+	whole := "exit code " + string(text) + "\n==== standard output\n" + got.out + "==== standard error\n" + got.err
+	path := filepath.Join("testdata", name+".txt")
+	if *update {
+		if err := errors.Join(os.MkdirAll("testdata", 0o755), os.WriteFile(path, []byte(whole), 0o644)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if whole != string(want) {
+		t.Errorf("%s is not as committed; got:\n%s\nwant:\n%s", path, whole, want)
+	}
+}
+
+// fakeNode serves fixed contents over the real API.
+type fakeNode struct {
+	mu       sync.Mutex
+	ready    error
+	datasets []api.Dataset
+	sessions []api.Session
+	removed  []string
+}
+
+func newFakeNode() *fakeNode {
+	added := time.Date(2026, 11, 22, 17, 0, 0, 0, time.UTC)
+	return &fakeNode{
+		datasets: []api.Dataset{
+			{Name: "pets", Format: "raw", Path: "/data/pets", State: api.DatasetReady, OwnerUID: 1000, AddedAt: added, IndexID: "ab12cd",
+				Samples: 10485, Files: 10485, Bytes: 1_048_500_000, Saw: "10485 files in 37 directories",
+				Classes: []string{"Abyssinian", "Bengal", "Birman", "Bombay", "boxer", "chihuahua", "havanese", "keeshond", "Persian", "pug", "samoyed"},
+				Skipped: map[string]int{"empty": 2, "hidden": 1}},
+			{Name: "text", Format: "tokens", Path: "/data/\x1b[31mtext", State: api.DatasetDetached, Problem: "the directory is gone", OwnerUID: 1000,
+				AddedAt: added, IndexID: "ef34", Tokens: 536_870_912, DType: "uint16", Files: 3, Bytes: 1 << 30},
+		},
+		sessions: []api.Session{
+			{ID: "s-1", Dataset: "pets", Client: api.Client{PID: 4711, UID: 1000}, StartedAt: added, Transport: "ring", Order: "global", WorldSize: 2,
+				BatchSize: 64, Epoch: 3, SamplesConsumed: 5000, Samples: 10485, Ring: api.Ring{Slots: 8, Ready: 6, Held: 1},
+				Traffic: api.Traffic{Batches: 12345, PageCacheBytes: 3 << 30, DiskBytes: 1 << 29},
+				Stall:   api.Stall{TotalSeconds: 12.5, DiskSeconds: 10, WakeSeconds: 1}},
+			{ID: "s-2", Dataset: "text", Client: api.Client{PID: 4712, UID: 1000}, StartedAt: added, Transport: "socket", Rank: 1, WorldSize: 2},
+		},
+	}
+}
+
+func (n *fakeNode) Version() api.Version {
+	return api.Version{Version: "0.1.0", Revision: "abc123", Go: "go1.26.0", Protocol: 1, PID: 42}
+}
+
+func (n *fakeNode) Ready() error            { return n.ready }
+func (n *fakeNode) Datasets() []api.Dataset { return n.datasets }
+func (n *fakeNode) Sessions() []api.Session { return n.sessions }
+func (n *fakeNode) Stats() api.Stats        { return api.Stats{} }
+func (n *fakeNode) removedNames() []string  { n.mu.Lock(); defer n.mu.Unlock(); return n.removed }
+func (n *fakeNode) noSuch(name string) error {
+	return &api.Error{Code: api.CodeNotFound, What: "no such dataset; there are: pets, text", Where: "dataset " + name, Remedy: "`stoker dataset ls` lists datasets"}
+}
+
+func (n *fakeNode) Dataset(name string) (api.Dataset, error) {
+	for _, d := range n.datasets {
+		if d.Name == name {
+			return d, nil
+		}
+	}
+	return api.Dataset{}, n.noSuch(name)
+}
+
+func (n *fakeNode) RemoveDataset(_ context.Context, name string) error {
+	if name == "text" {
+		return &api.Error{Code: api.CodeConflict, What: "sessions have the dataset open", Where: "dataset text", Remedy: "end them first"}
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.removed = append(n.removed, name)
+	return nil
+}
+
+// serveAPI puts a daemon's API into the place.
+func (p *place) serveAPI(t *testing.T, node api.Node) {
+	t.Helper()
+	server, err := api.Start(api.Options{
+		Node: node, Logger: slog.New(slog.DiscardHandler), RuntimeDir: p.directory, UserID: uint32(os.Getuid()),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := server.Close(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// script is what the fake session socket does with one connection.
+type script func(t *testing.T, conn *shm.Conn)
+
+// serveSessions puts a session socket into the place that plays one script for
+// every connection.
+func (p *place) serveSessions(t *testing.T, play script) {
+	t.Helper()
+	listener, err := net.ListenUnix("unixpacket", &net.UnixAddr{Name: filepath.Join(p.directory, sessionSocket), Net: "unixpacket"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			conn, err := listener.AcceptUnix()
+			if err != nil {
+				return
+			}
+			packets := shm.NewConn(conn)
+			play(t, packets)
+			packets.Close()
+		}
+	}()
+	t.Cleanup(func() {
+		listener.Close()
+		<-done
+	})
+}
+
+// greeted answers hello and then plays next.
+func greeted(next script) script {
+	return func(t *testing.T, conn *shm.Conn) {
+		var hello shm.Hello
+		take(t, conn, &hello)
+		if hello.Type != shm.TypeHello || hello.Min != shm.ProtocolMin || !strings.HasPrefix(hello.Client, "stoker-cli/") {
+			t.Errorf("hello: %+v", hello)
+		}
+		send(t, conn, shm.Hello{Type: shm.TypeHello, Version: 1, Daemon: "0.1.0"})
+		next(t, conn)
+	}
+}
+
+func send(t *testing.T, conn *shm.Conn, message any) {
+	t.Helper()
+	if err := conn.Send(message, 10*time.Second); err != nil && !errors.Is(err, unix.EPIPE) {
+		t.Errorf("send %+v: %v", message, err)
+	}
+}
+
+// take receives one message, and returns the descriptors with it.
+func take(t *testing.T, conn *shm.Conn, message any) []int {
+	t.Helper()
+	packet, descriptors, err := conn.Receive()
+	if err == nil {
+		err = json.Unmarshal(packet, message)
+	}
+	if err != nil && !errors.Is(err, io.EOF) {
+		t.Errorf("receive: %v", err)
+	}
+	return descriptors
+}

@@ -134,7 +134,11 @@ func (a *app) writeAdded(info shm.DatasetInfo) error {
 	for _, reason := range slices.Sorted(maps.Keys(info.Skipped)) {
 		fmt.Fprintf(&text, "  left out %s: %s\n", counted(int64(info.Skipped[reason]), "file", "files"), printable(reason))
 	}
-	fmt.Fprintf(&text, "  in Python: stoker.Dataset(%q, batch_size=64)\n", info.Name)
+	blockSize := ""
+	if info.Format == "tokens" {
+		blockSize = ", block_size=1024"
+	}
+	fmt.Fprintf(&text, "  in Python: stoker.Dataset(%q, batch_size=64%s, shuffle=True)\n", info.Name, blockSize)
 	_, err := fmt.Fprint(a.out, text.String())
 	return err
 }

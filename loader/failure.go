@@ -3,6 +3,7 @@ package loader
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/stokerio/stoker/backend"
 	"github.com/stokerio/stoker/shm"
@@ -18,7 +19,12 @@ func failureOf(err error) *shm.Failure {
 	if !errors.As(err, &e) {
 		return &shm.Failure{Code: "internal", What: err.Error(), Remedy: "this should not happen: please report it with the daemon's log"}
 	}
-	return &shm.Failure{Code: string(e.Kind), What: err.Error(), Where: e.Object, Remedy: remedies[e.Kind]}
+	failure = &shm.Failure{Code: string(e.Kind), What: err.Error(), Where: e.Object, Remedy: remedies[e.Kind]}
+	if remedy := backend.RemedyOf(err); remedy != "" {
+		failure.Remedy = remedy
+		failure.What = strings.Replace(failure.What, " ("+remedy+")", "", 1) // said once
+	}
+	return failure
 }
 
 // remedies say what to do about each kind of store error.

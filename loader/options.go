@@ -6,6 +6,8 @@ import (
 	"runtime"
 	"sync"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/stokerio/stoker/backend/object"
 	"github.com/stokerio/stoker/loader/api"
 	"github.com/stokerio/stoker/shm"
@@ -66,6 +68,20 @@ func (o *Options) EnsureDefaults() {
 	setDefault(&s.BatchBytesMax, 1<<30)
 	setDefault(&s.SessionsMax, 64)
 	setDefault(&s.SessionsPerPeer, 16)
+	if o.Object.Budget == nil {
+		o.Object.Budget = object.NewBudget(cachedDescriptors())
+	}
+}
+
+// cachedDescriptors is how many files all datasets together may keep open: three
+// quarters of the process's limit, less what sockets and memory files need.
+func cachedDescriptors() int {
+	const fewest, others = 64, 512
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return fewest
+	}
+	return max(fewest, int(min(limit.Cur, 1<<20))*3/4-others)
 }
 
 func setDefault[T int | int64](v *T, value T) {

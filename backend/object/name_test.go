@@ -12,6 +12,7 @@ import (
 
 	"github.com/stokerio/stoker/backend"
 	"github.com/stokerio/stoker/backend/object"
+	"github.com/stokerio/stoker/internal/faultfs"
 )
 
 func TestNamesThatNoListingProducesAreOutOfRange(t *testing.T) {
@@ -69,5 +70,25 @@ func versionAt(t testing.TB, name string) backend.Version {
 	must(t, unix.Stat(name, &stat))
 	return backend.Version{
 		Device: uint64(stat.Dev), Inode: stat.Ino, Size: stat.Size, ModifiedNs: stat.Mtim.Nano(), ChangedNs: stat.Ctim.Nano(),
+	}
+}
+
+func TestWithoutOpenat2NoLinkIsFollowed(t *testing.T) {
+	outer := t.TempDir()
+	root := filepath.Join(outer, "root")
+	write(t, filepath.Join(outer, "secret"), []byte("secret"))
+	write(t, filepath.Join(root, "sub", "inside"), []byte("inside"))
+	dir := openDir(t, root, without(faultfs.Openat2, unix.ENOSYS)(t))
+	for name, target := range map[string]string{"out": "../secret", "up": "..", "same": "sub", "file": "sub/inside"} {
+		must(t, os.Symlink(target, filepath.Join(root, name)))
+	}
+	for name, behind := range map[string]string{
+		"out": "secret", "up/secret": "secret", "same/inside": "root/sub/inside", "file": "root/sub/inside",
+	} {
+		o := backend.Object{Name: []byte(name), Version: versionAt(t, filepath.Join(outer, behind))}
+		err := dir.ReadAt(context.Background(), backend.Chunk{Object: &o, Size: 6}, make([]byte, 6), 0)
+		if kind := backend.KindOf(err); kind != backend.Permission && kind != backend.Changed {
+			t.Errorf("%s: %v, want the link refused", name, err)
+		}
 	}
 }

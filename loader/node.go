@@ -81,10 +81,7 @@ func (n *Node) Serve(listener *net.UnixListener) error {
 			return nil
 		}
 		if isExhaustion(err) {
-			// Descriptors may come back when a connection ends; the sleep keeps the
-			// loop from spinning until then.
-			n.log.Warn("accept connection", "error", err, "remedy", "raise the limit of open files (ulimit -n)")
-			n.pause(100 * time.Millisecond)
+			n.exhausted(err)
 			continue
 		}
 		if err != nil {
@@ -94,10 +91,19 @@ func (n *Node) Serve(listener *net.UnixListener) error {
 	}
 }
 
-func (n *Node) pause(d time.Duration) {
+// exhausted makes room for one more connection: descriptors that are only kept
+// for reuse go first. Where there are none, others may come back when a client
+// leaves; the pause keeps the accept loop from spinning until then.
+func (n *Node) exhausted(err error) {
+	evicted := n.registry.evictIdle()
+	if evicted > 0 {
+		n.log.Info("descriptors ran out: closed files that were kept open for reuse", "closed", evicted)
+		return
+	}
+	n.log.Warn("accept connection", "error", err, "remedy", "raise the limit of open files (ulimit -n)")
 	select {
 	case <-n.ctx.Done():
-	case <-time.After(d):
+	case <-time.After(time.Second):
 	}
 }
 

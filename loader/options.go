@@ -32,7 +32,9 @@ type Options struct {
 	// MessagesPerSecond bounds what one connection may ask. Default 10000.
 	MessagesPerSecond int
 
-	// ConnectionsMax bounds connections of the node. Default 1024.
+	// ConnectionsMax bounds connections of the node. Default: 1024, or an eighth of
+	// the process's descriptors: a connection takes two (socket and pidfd), and new
+	// clients must not take what the reads of the others need.
 	ConnectionsMax int
 
 	// Object tunes the file origins of all datasets; Dataset and Logger in it are
@@ -60,7 +62,7 @@ func (o *Options) EnsureDefaults() {
 		o.UID = os.Getuid()
 	}
 	setDefault(&o.MessagesPerSecond, 10_000)
-	setDefault(&o.ConnectionsMax, 1024)
+	setDefault(&o.ConnectionsMax, max(4, min(1024, descriptorLimit()/8)))
 	s := &o.Session
 	setDefault(&s.Readers, min(max(runtime.GOMAXPROCS(0)-1, 1), 4))
 	setDefault(&s.RingBytesMax, 256<<20)
@@ -73,15 +75,21 @@ func (o *Options) EnsureDefaults() {
 	}
 }
 
-// cachedDescriptors is how many files all datasets together may keep open: three
-// quarters of the process's limit, less what sockets and memory files need.
-func cachedDescriptors() int {
-	const fewest, others = 64, 512
+// descriptorLimit is how many descriptors this process may have open. Go raises
+// the soft limit to the hard one at start.
+func descriptorLimit() int {
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
-		return fewest
+		return 1024
 	}
-	return max(fewest, int(min(limit.Cur, 1<<20))*3/4-others)
+	return int(min(limit.Cur, 1<<20))
+}
+
+// cachedDescriptors is how many files all datasets together may keep open: what
+// is left by sockets, memory files and reads under way.
+func cachedDescriptors() int {
+	limit := descriptorLimit()
+	return max(limit/2, limit*3/4-512)
 }
 
 func setDefault[T int | int64](v *T, value T) {

@@ -217,6 +217,19 @@ func (r *registry) remove(name string) error {
 	return nil
 }
 
+// evictIdle closes the files that datasets keep open for reuse, and says how many.
+func (r *registry) evictIdle() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	evicted := 0
+	for _, a := range r.mu.datasets {
+		if a.store != nil {
+			evicted += a.store.EvictIdle()
+		}
+	}
+	return evicted
+}
+
 // close releases every dataset. Sessions must have ended.
 func (r *registry) close() {
 	r.mu.Lock()

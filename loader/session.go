@@ -224,6 +224,11 @@ func (s *session) close(reason string) {
 	s.life.Lock()
 	defer s.life.Unlock()
 	s.life.closed = true
+	if reason == endExit { // a fork of the trainer may live on with the ring mapped
+		if err := s.ring.Memory().Discard(); err != nil {
+			s.node.log.Error("discard ring", "session", s.id, "error", err)
+		}
+	}
 	if err := s.ring.Close(); err != nil {
 		s.node.log.Error("close ring", "session", s.id, "error", err)
 	}

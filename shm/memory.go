@@ -86,6 +86,11 @@ func (m *Memory) DropFD() error {
 	return err
 }
 
+// Discard gives the pages back to the system at once, whoever else still maps
+// them; they read as zero from then on. It is for memory whose owner has died and
+// left forks behind.
+func (m *Memory) Discard() error { return unix.Madvise(m.bytes, unix.MADV_REMOVE) }
+
 // Close unmaps and closes. The other side keeps its own mapping; the pages are
 // freed with the last one. Closing twice is no error.
 func (m *Memory) Close() error {

@@ -264,6 +264,26 @@ func TestMemoryIsSealedAgainstResizingAndSealing(t *testing.T) {
 	}
 }
 
+func TestDiscardedMemoryIsFreeThoughSomebodyMapsIt(t *testing.T) {
+	memory, err := NewMemory("test", 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = memory.Close() }()
+	other, err := unix.Mmap(memory.FD(), 0, 1<<20, unix.PROT_READ, unix.MAP_SHARED)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = unix.Munmap(other) }()
+	if err := memory.Discard(); err != nil {
+		t.Fatal(err)
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(memory.FD(), &st); err != nil || st.Blocks != 0 {
+		t.Errorf("%d blocks are still allocated, %v", st.Blocks, err)
+	}
+}
+
 func TestMemoryThatCannotBeHadIsAnErrorAndNoSignal(t *testing.T) {
 	if _, err := NewMemory("test", 1<<46); !errors.Is(err, ErrNoMemory) {
 		t.Errorf("64 TiB of memory: %v, expected %v", err, ErrNoMemory)

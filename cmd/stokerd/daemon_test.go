@@ -16,7 +16,13 @@ import (
 	"github.com/stokerio/stoker/shm"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if os.Getenv(asDaemon) != "" {
+		main()
+		os.Exit(0)
+	}
+	goleak.VerifyTestMain(m)
+}
 
 func testConfig(t *testing.T) config.Config {
 	t.Helper()

@@ -33,16 +33,12 @@ func (s *source) tableColumns() int { return len(s.columns) + len(s.valueColumns
 // a batch allocates nothing once the scratch has grown.
 type filler struct {
 	source  *source
-	clock   shm.Clock
 	samples []int64
 	plan    dataset.Plan
 	reads   []backend.Read
 	table   []shm.Column
 	report  backend.GatherReport
 }
-
-// stamps are the moments of one batch's making; see shm.Entry.
-type stamps struct{ order, index, read, done uint64 }
 
 // choose asks the order for the samples at positions [start, start+length).
 func (f *filler) choose(p order.Permutation, start, length int64) {

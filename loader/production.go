@@ -78,7 +78,7 @@ func (p *production) end() {
 }
 
 func (p *production) run() {
-	f := &filler{source: &p.session.source, clock: p.session.clock}
+	f := &filler{source: &p.session.source}
 	for {
 		j, ok := p.take()
 		if !ok || !p.do(f, &j) {

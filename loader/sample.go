@@ -34,7 +34,7 @@ func (c *connection) sample(request shm.SampleRequest) error {
 		}
 	}
 	source := newSource(view, held.store)
-	f := &filler{source: &source, clock: c.node.clock, samples: []int64{request.Index}}
+	f := &filler{source: &source, samples: []int64{request.Index}}
 	return c.sendSample(f, request.Index)
 }
 

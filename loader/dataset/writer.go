@@ -49,7 +49,6 @@ type Writer struct {
 	maximum  int64
 	hash     *blake3.Hasher
 	scratch  []byte
-	origin   string
 }
 
 // Create begins an index of exactly that many records in dir, which is created if

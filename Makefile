@@ -1,0 +1,109 @@
+# Everything that a person or CI does with this repository. `make help` lists it.
+#
+# Variables:  DATA=dir         text to train on (demo); default: the Go toolchain's source
+#             DEMO_SECONDS=n   how long the demo trains; default 60
+#             PYTHON=python    interpreter for .venv; default: python3, else python3.10 or newer
+#             TORCH_INDEX_URL  where setup takes torch from; default: pip's index
+#             FUZZTIME=30s     time for each fuzz target
+#             QUICK=1          the short benchmark (4 minutes on 2 cores)
+#             BENCH_JSON=file  where bench writes its result; default bench.json
+#             PACKAGES=./...   Go packages for race; PYTEST="-k name" arguments for py
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?=
+DATA ?=
+DEMO_SECONDS ?= 60
+FUZZTIME ?= 30s
+QUICK ?=
+BENCH_JSON ?= bench.json
+PACKAGES ?= ./...
+PYTEST ?=
+GO_TEST_TIMEOUT ?= 8m
+
+export PYTHON TORCH_INDEX_URL
+
+tools := internal/tools
+venv := .venv/bin
+# A tag names the version; without one the programs keep the number they carry.
+version := $(shell git describe --tags --dirty 2>/dev/null)
+revision := $(shell git describe --always --dirty --exclude='*' 2>/dev/null)
+ldflags := $(if $(version),-X main.version=$(version:v%=%)) $(if $(revision),-X main.revision=$(revision))
+
+# need COMMAND, REMEDY: stop if COMMAND is not there.
+need = @command -v $(1) >/dev/null || { printf 'make: error: %s is not in PATH\n      remedy: %s\n' '$(1)' '$(2)' >&2; exit 1; }
+need_go = $(call need,go,install Go 1.26 or newer (https://go.dev/dl) and add its bin directory to PATH)
+need_cc = $(call need,$(firstword $(shell go env CC 2>/dev/null) cc),install a C compiler (Debian and Ubuntu: apt install gcc libc6-dev; Fedora: dnf install gcc); a build without one: make nocgo)
+
+.PHONY: help
+help: ## list the targets
+	@printf 'make TARGET [VARIABLE=value ...]\n\n'
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@printf '\n'
+	@sed -n 's/^# *Variables: */#             /;/^#             [A-Z]/s/^# *//p' $(MAKEFILE_LIST) | sed 's/^/  /'
+
+.PHONY: setup
+setup: ## make .venv with the pinned Python tools and torch (idempotent; the others call it)
+	@$(tools)/setup.sh
+
+.PHONY: build
+build: ## build bin/stokerd and bin/stoker
+	$(need_go)
+	$(need_cc)
+	@mkdir -p bin
+	CGO_ENABLED=1 go build -trimpath -ldflags '$(ldflags)' -o bin/ ./cmd/stokerd ./cmd/stoker
+
+.PHONY: nocgo
+nocgo: ## build both without a C compiler, into bin/nocgo (no names for C frames in profiles)
+	$(need_go)
+	@mkdir -p bin/nocgo
+	CGO_ENABLED=0 go build -trimpath -ldflags '$(ldflags)' -o bin/nocgo/ ./cmd/stokerd ./cmd/stoker
+
+.PHONY: demo
+demo: build setup ## train a small language model through the daemon, about a minute
+	@$(venv)/python python/demo/run.py --bin bin --seconds '$(DEMO_SECONDS)' $(if $(DATA),--data '$(DATA)')
+
+.PHONY: test
+test: ## everything that CI checks: builds, linters, Go tests with -race, Python tests
+	@$(tools)/test.sh
+
+.PHONY: race
+race: ## Go tests with the race detector; a skip is a failure (PACKAGES=./...)
+	$(need_go)
+	$(need_cc)
+	@go run ./$(tools)/gotest -race -timeout $(GO_TEST_TIMEOUT) $(PACKAGES)
+
+.PHONY: py
+py: build setup ## Python tests against the real daemon; a skip is a failure (PYTEST="-k name")
+	@cd python && STOKERD='$(CURDIR)/bin/stokerd' STOKER='$(CURDIR)/bin/stoker' PYTHONPATH='$(CURDIR)/$(tools)' \
+		../$(venv)/python -m pytest -p pytest_no_skips $(PYTEST)
+
+.PHONY: lint
+lint: setup ## gofmt, go vet, staticcheck, ruff, mypy --strict
+	$(need_go)
+	@$(tools)/lint.sh
+
+.PHONY: fuzz
+fuzz: ## run every fuzz target in turn (FUZZTIME=30s each)
+	$(need_go)
+	@$(tools)/fuzz.sh '$(FUZZTIME)'
+
+.PHONY: bench
+bench: build setup ## compare with other loaders, write BENCH_JSON (QUICK=1: the short run)
+	bin/stoker bench compare $(if $(QUICK),--quick) --json '$(BENCH_JSON)'
+
+.PHONY: pins
+pins: ## renew python/requirements/constraints.txt (PYTHONS="python3.10 ... python3.13")
+	$(or $(PYTHON),python3) $(tools)/pins.py $(or $(PYTHONS),python3.10 python3.11 python3.12 python3.13)
+
+.PHONY: clean
+clean: ## remove what the other targets made, but for .venv
+	rm -rf bin bench.json
+	find . \( -path ./.git -o -path ./.venv \) -prune -o \( -name __pycache__ -o -name .mypy_cache -o -name .ruff_cache -o -name .pytest_cache -o -name .hypothesis -o -name '*.egg-info' \) -type d -prune -exec rm -rf {} +
+
+.PHONY: distclean
+distclean: clean ## clean, and remove .venv: the next make setup downloads it again
+	rm -rf .venv .venv.lock

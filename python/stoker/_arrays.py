@@ -1,0 +1,135 @@
+"""Arrays over borrowed memory, as torch tensors or numpy arrays.
+
+Nothing is copied here except by ``convert``. A result keeps the buffer that it
+was built over alive. torch is imported only when :class:`TorchArrays` is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any, Final, Protocol
+
+import numpy as np
+
+from .errors import InvalidError
+
+DTYPES: Final = (
+    *("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64"),
+    *("float32", "float64"),
+)
+
+
+class Arrays(Protocol):
+    """What building a batch needs of an array library. Element types are named as numpy names them."""
+
+    def over(self, buffer: Any, dtype: str, shape: Sequence[int], offset: int) -> Any:
+        """An array of ``shape`` over ``buffer`` from byte ``offset`` on."""
+
+    def convert(self, buffer: Any, dtype: str, shape: Sequence[int], offset: int, target: Any) -> Any:
+        """The same elements as ``target``, an element type of this library, in memory of their own."""
+
+    def target(self, dtype: Any) -> Any:
+        """The library's element type for what a user passed as ``dtype=``."""
+
+    def has(self, dtype: str) -> bool:
+        """Whether the library has such an element type."""
+
+    def check(self, dtype: str) -> None:
+        """Raise InvalidError if the library has no such element type."""
+
+
+class NumpyArrays:
+    """Arrays as ndarrays."""
+
+    def over(self, buffer: Any, dtype: str, shape: Sequence[int], offset: int) -> Any:
+        """See :class:`Arrays`."""
+        return np.ndarray(tuple(shape), dtype, buffer, offset)
+
+    def convert(self, buffer: Any, dtype: str, shape: Sequence[int], offset: int, target: Any) -> Any:
+        """See :class:`Arrays`."""
+        return self.over(buffer, dtype, shape, offset).astype(target)
+
+    def target(self, dtype: Any) -> Any:
+        """See :class:`Arrays`. A torch dtype is understood by its name."""
+        name = _name(dtype)
+        try:
+            return np.dtype(name if name in DTYPES else dtype)
+        except TypeError:
+            raise _no_dtype(dtype, "numpy") from None
+
+    def has(self, dtype: str) -> bool:
+        """See :class:`Arrays`; numpy has them all."""
+        return True
+
+    def check(self, dtype: str) -> None:
+        """See :class:`Arrays`; numpy has them all."""
+
+
+class TorchArrays:
+    """Arrays as CPU tensors."""
+
+    def __init__(self) -> None:
+        import torch
+
+        self._torch = torch
+        self._dtypes: dict[str, Any] = {
+            name: getattr(torch, name) for name in DTYPES if isinstance(getattr(torch, name, None), torch.dtype)
+        }
+
+    def over(self, buffer: Any, dtype: str, shape: Sequence[int], offset: int) -> Any:
+        """See :class:`Arrays`."""
+        count = prod(shape)
+        kind = self._dtypes[dtype]
+        if count == 0:  # torch.frombuffer refuses it
+            return self._torch.empty(tuple(shape), dtype=kind)
+        flat = self._torch.frombuffer(buffer, dtype=kind, count=count, offset=offset)
+        return flat if len(shape) == 1 else flat.view(*shape)
+
+    def convert(self, buffer: Any, dtype: str, shape: Sequence[int], offset: int, target: Any) -> Any:
+        """See :class:`Arrays`. Works for element types that torch lacks."""
+        if dtype in self._dtypes:
+            return self.over(buffer, dtype, shape, offset).to(target, copy=True)
+        wider = {"uint16": "int32", "uint32": "int64", "uint64": "int64"}[dtype]
+        array = np.ndarray(tuple(shape), dtype, buffer, offset).astype(wider)
+        return self._torch.from_numpy(array).to(target)
+
+    def target(self, dtype: Any) -> Any:
+        """See :class:`Arrays`. Numpy dtypes and names are understood."""
+        if isinstance(dtype, self._torch.dtype):
+            return dtype
+        found = self._dtypes.get(_name(dtype))
+        if found is None:
+            raise _no_dtype(dtype, f"torch {self._torch.__version__}")
+        return found
+
+    def has(self, dtype: str) -> bool:
+        """See :class:`Arrays`. torch has uint16, uint32 and uint64 from 2.3 on."""
+        return dtype in self._dtypes
+
+    def check(self, dtype: str) -> None:
+        """See :class:`Arrays`."""
+        if not self.has(dtype):
+            raise _no_dtype(dtype, f"torch {self._torch.__version__}")
+
+
+def _name(dtype: Any) -> str:
+    """numpy's name of an element type given as a name, a numpy type or a torch dtype."""
+    if isinstance(dtype, str):
+        return dtype.removeprefix("torch.")
+    text = str(dtype)
+    if text.startswith("torch."):
+        return text.removeprefix("torch.")
+    try:
+        return str(np.dtype(dtype).name)
+    except TypeError:
+        return text
+
+
+def _no_dtype(dtype: Any, library: str) -> InvalidError:
+    return InvalidError(
+        f"{library} has no element type {dtype}",
+        "dtype",
+        "pass dtype=torch.int64 (each batch is converted, which copies it), or return_tensors='numpy'; "
+        "torch has uint16 and uint32 from 2.3 on",
+    )

@@ -1,0 +1,157 @@
+"""The settings of a Dataset, checked once."""
+
+from __future__ import annotations
+
+import operator
+import os
+from dataclasses import dataclass
+from typing import Any, Final
+
+from . import _places
+from .errors import InvalidError
+
+ORDERS: Final = ("global", "windowed", "sequential")
+TRANSPORTS: Final = ("auto", "ring", "socket")
+TENSORS: Final = ("torch", "numpy", None)
+_FEWEST_SLOTS: Final = 4  # the batch in use, the next one, and two for the daemon
+
+
+@dataclass(frozen=True)
+class Options:
+    """See :class:`stoker.Dataset` for the meaning of each field."""
+
+    name: str
+    batch_size: int
+    order: str
+    window: int
+    seed: int
+    drop_last: bool
+    block_size: int | None
+    dtype: Any
+    rank: int
+    world_size: int
+    job_id: str
+    return_tensors: str | None
+    reconnect: bool
+    reconnect_timeout: float
+    timeout: float | None
+    transport: str
+    runtime_dir: str | None
+    slots: int
+
+    def open_request(self, epoch: int, consumed: int, index_id: str, order_version: int) -> dict[str, Any]:
+        """The ``open`` message, without its transport."""
+        request: dict[str, Any] = {
+            "type": "open",
+            "dataset": self.name,
+            "batch_size": self.batch_size,
+            "order": self.order,
+            "window": self.window,
+            "seed": self.seed,
+            "epoch": epoch,
+            "samples_consumed": consumed,
+            "rank": self.rank,
+            "world_size": self.world_size,
+            "drop_last": self.drop_last,
+            "index_id": index_id,
+            "order_version": order_version,
+            "slots": self.slots,
+            "job_id": self.job_id,
+        }
+        if self.block_size is not None:
+            request["block_size"] = self.block_size
+        return request
+
+    def batches(self, samples: int) -> int:
+        """Batches of each rank in an epoch of ``samples`` samples: the same number for all ranks."""
+        a_step = self.batch_size * self.world_size
+        return samples // a_step if self.drop_last else -(-samples // a_step)
+
+
+def make_options(
+    name: str,
+    *,
+    batch_size: int,
+    shuffle: bool,
+    order: str | None,
+    window: int,
+    seed: int,
+    drop_last: bool,
+    block_size: int | None,
+    dtype: Any,
+    rank: int | None,
+    world_size: int | None,
+    job_id: str | None,
+    return_tensors: str | None,
+    reconnect: bool,
+    reconnect_timeout: float,
+    timeout: float | None,
+    transport: str,
+    runtime_dir: str | os.PathLike[str] | None,
+    slots: int,
+) -> Options:
+    """Check and complete what a user passed to :class:`stoker.Dataset`.
+
+    Raises
+    ------
+    InvalidError
+        Naming the argument, what is wrong with it and what it may be.
+    """
+    if not isinstance(name, str) or not name:
+        raise InvalidError(f"{name!r} is no dataset name", "name", "`stoker dataset ls` shows the names there are")
+    rank, world_size = _places.rank_and_world(rank, world_size)
+    slots = _whole("slots", slots, 0)
+    if 0 < slots < _FEWEST_SLOTS:
+        raise InvalidError(
+            f"{slots} slots are too few: the batch in use, the next one and two for the daemon are {_FEWEST_SLOTS}",
+            "slots",
+            f"pass 0 for the daemon's default, or at least {_FEWEST_SLOTS}",
+        )
+    return Options(
+        name=name,
+        batch_size=_whole("batch_size", batch_size, 1),
+        order=_order(order, bool(shuffle)),
+        window=_whole("window", window, 1),
+        seed=_whole("seed", seed, 0),
+        drop_last=bool(drop_last),
+        block_size=None if block_size is None else _whole("block_size", block_size, 1),
+        dtype=dtype,
+        rank=rank,
+        world_size=world_size,
+        job_id=_places.job_identity(job_id),
+        return_tensors=_one_of("return_tensors", return_tensors, TENSORS),
+        reconnect=bool(reconnect),
+        reconnect_timeout=float(reconnect_timeout),
+        timeout=None if timeout is None else float(timeout),
+        transport=str(_one_of("transport", transport, TRANSPORTS)),
+        runtime_dir=None if runtime_dir is None else os.fspath(runtime_dir),
+        slots=slots,
+    )
+
+
+def _whole(argument: str, value: Any, least: int) -> int:
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or isinstance(value, bool) or not least <= number < 1 << 63:
+        raise InvalidError(f"{argument}={value!r} is no whole number from {least} on", argument, "pass such a number")
+    return number
+
+
+def _one_of(argument: str, value: str | None, allowed: tuple[str | None, ...]) -> str | None:
+    if value not in allowed:
+        names = ", ".join(repr(name) for name in allowed)
+        raise InvalidError(f"{argument}={value!r} is not one of {names}", argument, "pass one of them")
+    return value
+
+
+def _order(order: str | None, shuffle: bool) -> str:
+    if order is None:
+        return "global" if shuffle else "sequential"
+    _one_of("order", order, ORDERS)
+    if shuffle and order == "sequential":
+        raise InvalidError(
+            "shuffle=True contradicts order='sequential'", "order", "leave one of them out; 'global' is a full shuffle"
+        )
+    return order

@@ -1,0 +1,392 @@
+"""An open session: a connection, where its batches come from, and where it stands.
+
+Batches come through the ring (shared memory, no copy) or, where a descriptor
+cannot be passed or mapped, over the socket (copied). Both are a :class:`Source`.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import sys
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from . import _futex, _layout
+from ._layout import ENTRY_BYTES, ENTRY_STRUCT, FLAG_OVERSIZED, Entry
+from .batch import Column, read_columns
+from .client import Client
+from .errors import (
+    BatchTimeoutError,
+    DaemonGoneError,
+    ProtocolError,
+    StokerError,
+    StokerWarning,
+    UnavailableError,
+    error_from_answer,
+)
+from .ring import Ring
+from .stats import CAUSES
+
+RING: Final = "ring"
+SOCKET: Final = "socket"
+_LARGEST_PAYLOAD: Final = 1 << 40
+
+
+class Source(Protocol):
+    """Where entries come from."""
+
+    transport: str
+
+    @property
+    def held(self) -> int:
+        """Slots under live views."""
+
+    @property
+    def copied(self) -> int:
+        """Batches copied because the user keeps too many."""
+
+    def take(self) -> Entry | None:
+        """The next entry if it is there; never blocks."""
+
+    def wait(self) -> Entry:
+        """The next entry; blocks. Raises DaemonGoneError, BatchTimeoutError, ProtocolError."""
+
+    def own(self, entry: Entry) -> Any:
+        """A buffer with the entry's batch, the caller's as long as anything refers to it."""
+
+    def drop(self, entry: Entry) -> None:
+        """Give up an entry that nobody wants."""
+
+    def message(self, entry: Entry) -> bytes:
+        """The bytes of an error entry; gives its slot back."""
+
+    def waited(self, nanoseconds: int, total: int, by_cause: dict[str, int]) -> None:
+        """Take note of a wait and of the session's sums so far, in nanoseconds."""
+
+    def close(self) -> None:
+        """End; buffers that were given out stay valid."""
+
+
+class RingSource:
+    """Entries from shared memory."""
+
+    transport = RING
+
+    def __init__(self, client: Client, ring: Ring) -> None:
+        self._client = client
+        self.ring = ring
+        self.take = ring.take  # the fast path: no call in between
+
+    @property
+    def held(self) -> int:
+        """See :class:`Source`."""
+        return self.ring.held
+
+    @property
+    def copied(self) -> int:
+        """See :class:`Source`."""
+        return self.ring.batches_copied
+
+    def wait(self) -> Entry:
+        """See :class:`Source`. Entries that a daemon published before it ended are still taken."""
+        ring, timeout = self.ring, self._client.timeout
+        if ring.spin() and (entry := ring.take()) is not None:
+            return entry
+        until = None if timeout is None else time.monotonic() + timeout
+        while True:
+            ring.sleep()
+            if (entry := ring.take()) is not None:
+                return entry
+            try:
+                self._client.poll()
+            except DaemonGoneError:
+                if (entry := ring.take()) is not None:
+                    return entry
+                raise
+            if until is not None and time.monotonic() > until:
+                raise BatchTimeoutError(
+                    f"no batch within {timeout} s, though stokerd holds the connection open",
+                    str(self._client.path),
+                    "look at the log of stokerd, and at its disks; timeout= sets the limit, None removes it",
+                )
+
+    def own(self, entry: Entry) -> Any:
+        """See :class:`Source`."""
+        if entry.flags & FLAG_OVERSIZED:
+            self.ring.count_oversized()
+            self.ring.release(entry)
+            return self._client.take_oversized(entry.sequence)
+        return self.ring.own(entry)
+
+    def drop(self, entry: Entry) -> None:
+        """See :class:`Source`."""
+        self.ring.release(entry)
+        if entry.flags & FLAG_OVERSIZED:
+            self._client.take_oversized(entry.sequence)
+
+    def message(self, entry: Entry) -> bytes:
+        """See :class:`Source`."""
+        text = bytes(self.ring.view(entry)) if entry.slot != _layout.NO_SLOT else b""
+        self.ring.release(entry)
+        return text
+
+    def waited(self, nanoseconds: int, total: int, by_cause: dict[str, int]) -> None:
+        """See :class:`Source`."""
+        self.ring.waited(nanoseconds)
+        self.ring.publish_waits(total, by_cause)
+
+    def close(self) -> None:
+        """See :class:`Source`."""
+        self.ring.close()
+
+
+class SocketSource:
+    """Entries copied over the socket, one request each."""
+
+    transport = SOCKET
+    held = 0
+    copied = 0
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._payload = bytearray()
+
+    def take(self) -> Entry | None:
+        """See :class:`Source`. Nothing is ever here before it is asked for."""
+        return None
+
+    def wait(self) -> Entry:
+        """See :class:`Source`."""
+        answer, descriptors = self._client.request({"type": "next"}, "batch")
+        for descriptor in descriptors:
+            os.close(descriptor)
+        size = answer.get("bytes")
+        if answer.get("entry_bytes") != ENTRY_BYTES or not isinstance(size, int) or not 0 <= size <= _LARGEST_PAYLOAD:
+            raise ProtocolError(f"the daemon announced a batch as {answer!r:.200}", "session socket")
+        head, self._payload = bytearray(ENTRY_BYTES), bytearray(size)
+        self._client.read_payload(memoryview(head), memoryview(self._payload))
+        return Entry._make(ENTRY_STRUCT.unpack(head))
+
+    def own(self, entry: Entry) -> Any:
+        """See :class:`Source`."""
+        return self._payload
+
+    def drop(self, entry: Entry) -> None:
+        """See :class:`Source`."""
+        self._payload = bytearray()
+
+    def message(self, entry: Entry) -> bytes:
+        """See :class:`Source`."""
+        return bytes(self._payload)
+
+    def waited(self, nanoseconds: int, total: int, by_cause: dict[str, int]) -> None:
+        """See :class:`Source`. The daemon sees the requests themselves."""
+
+    def close(self) -> None:
+        """See :class:`Source`."""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What the daemon said of the session; see the ``opened`` answer."""
+
+    session: str
+    index_id: str
+    order_version: int
+    samples: int
+    format: str
+    columns: tuple[Column, ...]
+    classes: tuple[str, ...]
+
+
+class Session:
+    """One rank's open dataset.
+
+    Attributes
+    ----------
+    epoch, consumed : int
+        The position of the next entry that the daemon will give, if nobody seeks.
+    halted : bool
+        An error came; the daemon produces nothing until a seek.
+    """
+
+    def __init__(self, client: Client, source: Source, opened: Opened, epoch: int, consumed: int) -> None:
+        self.client = client
+        self.source = source
+        self.opened = opened
+        self.epoch = epoch
+        self.consumed = consumed
+        self.halted = False
+        self._waited = 0
+        self._waited_by_cause = dict.fromkeys(CAUSES, 0)
+        self._first_wanted = 0  # entries of a smaller sequence are from before a seek
+        self._take = source.take
+
+    def take(self) -> Entry | None:
+        """The next entry if it is there. Never blocks."""
+        entry = self._take()
+        while entry is not None and entry.sequence < self._first_wanted:
+            self.source.drop(entry)
+            entry = self._take()
+        return entry
+
+    def wait(self) -> Entry:
+        """The next entry; blocks."""
+        while True:
+            entry = self.source.wait()
+            if entry.sequence >= self._first_wanted:
+                return entry
+            self.source.drop(entry)
+
+    def seek(self, epoch: int, consumed: int) -> None:
+        """Make the daemon go on from a position; does nothing if it is there."""
+        if (epoch, consumed) == (self.epoch, self.consumed) and not self.halted:
+            return
+        request = {"type": "seek", "epoch": epoch, "samples_consumed": consumed}
+        answer, descriptors = self.client.request(request, "seeked")
+        _close_all(descriptors)
+        first = answer.get("from_sequence")
+        if not isinstance(first, int):
+            raise ProtocolError(f"the daemon answered a seek without from_sequence: {answer!r:.200}", "session socket")
+        self._first_wanted = first
+        self.epoch, self.consumed, self.halted = epoch, consumed, False
+
+    def waited(self, nanoseconds: int, causes: dict[str, int]) -> None:
+        """Add a wait to the session's sums, which the daemon's metrics show."""
+        self._waited += nanoseconds
+        for cause, share in causes.items():
+            self._waited_by_cause[cause] += share
+        self.source.waited(nanoseconds, self._waited, self._waited_by_cause)
+
+    def error(self, entry: Entry) -> StokerError:
+        """The error that an entry of kind error carries."""
+        self.halted = True
+        try:
+            return error_from_answer(json.loads(self.source.message(entry)))
+        except ValueError:
+            return ProtocolError("the daemon reported an error that is no JSON", f"entry {entry.sequence}")
+
+    def statistics(self) -> dict[str, Any]:
+        """The daemon's own view of the session."""
+        answer, descriptors = self.client.request({"type": "stats"}, "stats")
+        _close_all(descriptors)
+        session = answer.get("session")
+        return session if isinstance(session, dict) else {}
+
+    def close(self) -> None:
+        """End the session. Batches that were given out stay valid."""
+        self.source.close()
+        self.client.close()
+
+
+def open_session(connect: Any, request: dict[str, Any], transport: str) -> Session:
+    """Open a session.
+
+    Parameters
+    ----------
+    connect : callable returning Client
+        Makes a new connection; called again if the first try has to be repeated.
+    request : dict
+        The ``open`` message without ``transport``.
+    transport : "auto", "ring" or "socket"
+        "auto" takes the ring where it works, else the socket with a warning.
+    """
+    if transport != SOCKET:
+        obstacle = _no_ring_here()
+        if obstacle is None:
+            client = connect()
+            try:
+                session, obstacle = _open_ring(client, request)
+            except BaseException:
+                client.close()
+                raise
+            if session is not None:
+                return session
+            client.close()
+        if transport == RING:
+            raise UnavailableError(
+                f"batches cannot be passed in shared memory: {obstacle}",
+                "transport='ring'",
+                "use transport='auto', which copies them over the socket instead",
+            )
+        warnings.warn(
+            f"Stoker copies batches over its socket, which is slower than shared memory: {obstacle}",
+            StokerWarning,
+            stacklevel=5,
+        )
+    client = connect()
+    try:
+        return _open_socket(client, request)
+    except BaseException:
+        client.close()
+        raise
+
+
+def _no_ring_here() -> str | None:
+    if not _futex.supported():
+        return "the ring needs Linux on x86-64"
+    return None
+
+
+def _open_ring(client: Client, request: dict[str, Any]) -> tuple[Session | None, str | None]:
+    """Open with transport ring; returns the session, or why shared memory does not work."""
+    if RING not in client.hello.get("features", ()):
+        return None, "this stokerd does not offer it"
+    answer, descriptors = client.request({**request, "transport": RING}, "opened")
+    try:
+        if answer.get("transport", RING) != RING:
+            return None, "stokerd chose the socket"
+        if not descriptors:
+            return None, "the descriptor of the memory did not arrive, as in some sandboxes"
+        size = answer.get("ring", {}).get("total_bytes")
+        if not isinstance(size, int) or size < _layout.HEADER_BYTES or os.fstat(descriptors[0]).st_size < size:
+            raise ProtocolError(f"the daemon described its ring as {answer.get('ring')!r:.200}", "session socket")
+        try:
+            mapping = _map_shared(descriptors[0], size)
+        except OSError as error:
+            return None, f"mapping {size} bytes of it: {error.strerror}"
+    finally:
+        _close_all(descriptors)
+    source = RingSource(client, Ring(mapping))
+    return _session(client, source, answer, request), None
+
+
+def _map_shared(descriptor: int, size: int) -> mmap.mmap:
+    both = mmap.PROT_READ | mmap.PROT_WRITE
+    if sys.version_info >= (3, 13):  # before, the mapping keeps a descriptor of its own as long as it lives
+        return mmap.mmap(descriptor, size, flags=mmap.MAP_SHARED, prot=both, trackfd=False)
+    return mmap.mmap(descriptor, size, flags=mmap.MAP_SHARED, prot=both)
+
+
+def _open_socket(client: Client, request: dict[str, Any]) -> Session:
+    answer, descriptors = client.request({**request, "transport": SOCKET}, "opened")
+    _close_all(descriptors)
+    return _session(client, SocketSource(client), answer, request)
+
+
+def _session(client: Client, source: Source, answer: dict[str, Any], request: dict[str, Any]) -> Session:
+    try:
+        opened = Opened(
+            session=str(answer["session"]),
+            index_id=str(answer["index_id"]),
+            order_version=int(answer["order_version"]),
+            samples=int(answer["samples"]),
+            format=str(answer["format"]),
+            columns=tuple(read_columns(answer["columns"])),
+            classes=tuple(str(name) for name in answer.get("classes") or ()),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        if isinstance(error, StokerError):
+            raise
+        raise ProtocolError(f"the daemon's answer to open lacks {error}", "session socket") from error
+    return Session(client, source, opened, request["epoch"], request["samples_consumed"])
+
+
+def _close_all(descriptors: Sequence[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)

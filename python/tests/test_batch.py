@@ -1,0 +1,202 @@
+"""Batches and ragged columns, over memory made for the test."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from fake_daemon import pack_batch, raw_batch, token_batch
+from torch.utils.data import default_collate
+from torch.utils.data._utils.collate import default_convert
+
+from stoker import _layout
+from stoker._arrays import Arrays, NumpyArrays, TorchArrays
+from stoker._layout import KIND_BATCH, Entry
+from stoker.batch import Batch, BatchBuilder, Column, Ragged, read_columns
+from stoker.errors import InvalidError, ProtocolError
+
+RAW = [Column("data", "uint8", (), True), Column("label", "int64", (), False)]
+ARRAYS: list[Any] = [pytest.param(NumpyArrays(), id="numpy"), pytest.param(TorchArrays(), id="torch")]
+
+
+def tokens(dtype: str = "uint16") -> list[Column]:
+    return [Column("tokens", dtype, (9,), False)]
+
+
+def entry(content: bytes | bytearray, rows: int) -> Entry:
+    values: dict[str, int] = dict.fromkeys(Entry._fields, 0)
+    return Entry(**{**values, "kind": KIND_BATCH, "bytes": len(content), "rows": rows, "epoch": 3, "position": 5})
+
+
+def build(columns: list[Column], content: bytes, rows: int, arrays: Arrays, dtype: Any = None) -> Batch:
+    return BatchBuilder(columns, arrays, dtype).build(bytearray(content), entry(content, rows))
+
+
+def raw(arrays: Arrays, contents: list[bytes]) -> Batch:
+    return build(RAW, raw_batch(contents, list(range(len(contents)))), len(contents), arrays)
+
+
+@pytest.mark.parametrize("arrays", ARRAYS)
+def test_x_and_y_are_views_of_one_tensor_of_the_source_type(arrays: Arrays) -> None:
+    batch = build(tokens(), token_batch([3, 70000], 8), 2, arrays)
+    assert list(batch) == ["x", "y"]
+    assert (tuple(batch.tokens.shape), tuple(batch["x"].shape), tuple(batch["y"].shape)) == ((2, 9), (2, 8), (2, 8))
+    assert str(batch["x"].dtype).endswith("uint16")
+    assert batch["y"].tolist() == [list(range(4, 12)), list(range(4465, 4473))]
+    batch.tokens[0, 1] = 99
+    assert batch["x"][0, 1] == 99 == batch["y"][0, 0]
+    assert batch.index.tolist() == [3, 70000]
+    assert (batch.epoch, batch.position, batch.rows) == (3, 5, 2)
+
+
+@pytest.mark.parametrize("arrays", ARRAYS)
+@pytest.mark.parametrize("dtype", ["int64", torch.int64, np.int64, np.dtype("int64"), "torch.int64"], ids=str)
+def test_another_element_type_on_request_keeps_large_tokens_positive(arrays: Arrays, dtype: Any) -> None:
+    batch = build(tokens(), token_batch([65530], 8), 1, arrays, dtype)
+    assert str(batch["x"].dtype).endswith("int64")
+    assert batch["y"].tolist() == [[65531, 65532, 65533, 65534, 65535, 0, 1, 2]]
+    assert batch.index.tolist() == [65530]
+
+
+def test_a_conversion_frees_the_slot_at_once() -> None:
+    content = bytearray(token_batch([1, 2], 8))
+    batch = BatchBuilder(tokens(), TorchArrays(), torch.int64).build(content, entry(content, 2))
+    content.append(0)  # would be a BufferError under a live view
+    assert batch.index.tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("arrays", ARRAYS)
+def test_asking_for_the_type_that_tokens_have_copies_nothing(arrays: Arrays) -> None:
+    content = bytearray(token_batch([1], 8))
+    batch = BatchBuilder(tokens(), arrays, "uint16").build(content, entry(content, 1))
+    content[128] = 77  # the first token
+    assert batch["x"][0, 0] == 77
+
+
+def test_a_torch_without_unsigned_types_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    arrays = TorchArrays()
+    for name in ("uint16", "uint32", "uint64"):
+        monkeypatch.delitem(arrays._dtypes, name)
+    with pytest.raises(InvalidError, match=r"pass dtype=torch\.int64"):
+        BatchBuilder(tokens(), arrays)
+    batch = build(tokens(), token_batch([65530], 8), 1, arrays, torch.int64)
+    assert batch["y"][0, :5].tolist() == [65531, 65532, 65533, 65534, 65535]
+    assert batch["x"].dtype == torch.int64
+
+
+@pytest.mark.parametrize("arrays", ARRAYS)
+def test_an_element_type_that_does_not_exist_is_named(arrays: Arrays) -> None:
+    with pytest.raises(InvalidError, match="no element type int7"):
+        BatchBuilder(tokens(), arrays, "int7")
+
+
+@pytest.mark.parametrize("arrays", ARRAYS)
+def test_ragged_columns_are_memoryviews_and_values_with_offsets(arrays: Arrays) -> None:
+    contents = [b"abc", b"", b"defgh"]
+    batch = raw(arrays, contents)
+    data = batch["data"]
+    assert isinstance(data, Ragged)
+    assert [bytes(view) for view in data] == contents
+    assert [bytes(data[row]) for row in (0, 1, 2, -1, -3)] == [b"abc", b"", b"defgh", b"defgh", b"abc"]
+    assert (len(data), data.lengths(), data.offsets.tolist()) == (3, [3, 0, 5], [0, 3, 3, 8])
+    assert bytes(data.values.tolist()) == b"abcdefgh"
+    assert batch["label"].tolist() == [0, 1, 2]
+    data[0][1] = ord("X")
+    assert data.values.tolist()[1] == ord("X"), "rows are views, not copies"
+    for row in (3, -4):
+        with pytest.raises(IndexError, match="3 rows"):
+            data[row]
+
+
+@pytest.mark.parametrize("arrays", ARRAYS)
+def test_equal_lengths_are_seen_as_a_rectangle_without_a_copy(arrays: Arrays) -> None:
+    data = raw(arrays, [b"abcd", b"efgh"])["data"]
+    dense = data.dense()
+    assert tuple(dense.shape) == (2, 4)
+    dense[1, 0] = ord("X")
+    assert bytes(data[1]) == b"Xfgh"
+    with pytest.raises(InvalidError, match="rows of 1 to 2 elements are no rectangle"):
+        raw(arrays, [b"a", b"bc"])["data"].dense()
+
+
+@pytest.mark.parametrize("arrays", ARRAYS)
+def test_batches_without_rows_or_bytes_are_batches(arrays: Arrays) -> None:
+    batch = build(tokens(), token_batch([], 8), 0, arrays)
+    assert (tuple(batch["x"].shape), batch.index.tolist()) == ((0, 8), [])
+    empty = raw(arrays, [])
+    assert (len(empty["data"]), list(empty["data"]), tuple(empty["data"].dense().shape)) == (0, [], (0, 0))
+    hollow = raw(arrays, [b"", b""])
+    assert [bytes(view) for view in hollow["data"]] == [b"", b""]
+    assert tuple(hollow["data"].dense().shape) == (2, 0)
+
+
+@pytest.mark.parametrize("arrays", ARRAYS)
+def test_ragged_columns_of_wider_elements_count_elements(arrays: Arrays) -> None:
+    values, offsets = np.arange(5, dtype=np.int32), np.array([0, 2, 5])
+    content = pack_batch([(values, offsets), (np.arange(2), None)], 2)
+    data = build([Column("boxes", "int32", (), True)], content, 2, arrays)["boxes"]
+    assert [view.tolist() for view in data] == [[0, 1], [2, 3, 4]]
+
+
+def test_torchs_collate_functions_leave_a_batch_whole() -> None:
+    batch = raw(TorchArrays(), [b"abc", b"d"])
+    converted = default_convert(batch)  # type: ignore[no-untyped-call]
+    assert isinstance(converted, Batch)
+    assert converted["data"] is batch["data"]
+    assert (converted.position, converted.index.tolist()) == (5, [0, 1])
+    assert set(default_collate([{"label": batch["label"]}])) == {"label"}
+
+
+@pytest.mark.parametrize("arrays", ARRAYS)
+def test_batches_survive_copying_and_pickling(arrays: Arrays) -> None:
+    batch = build(tokens(), token_batch([3], 8), 1, arrays, "int64")  # torch cannot unpickle its uint16
+    for twin in (copy.copy(batch), copy.deepcopy(batch), pickle.loads(pickle.dumps(batch))):
+        assert type(twin) is Batch
+        assert twin["x"].tolist() == batch["x"].tolist()
+        assert (twin.epoch, twin.index.tolist(), twin.waited) == (3, [3], batch.waited)
+    ragged = pickle.loads(pickle.dumps(raw(arrays, [b"abc", b"d"])))["data"]
+    assert [bytes(view) for view in ragged] == [b"abc", b"d"]
+
+
+@pytest.mark.parametrize(
+    ("at", "value"),
+    [
+        (0, 3),  # columns
+        (4, 7),  # rows
+        (8, 4096),  # values offset
+        (16, 1 << 40),  # values bytes
+        (16, 2),
+        (40, 1 << 60),  # the index
+        (48, 4),
+    ],
+)
+def test_a_column_table_that_does_not_fit_is_refused(at: int, value: int) -> None:
+    content = bytearray(token_batch([1, 2], 8))
+    width = 4 if at < 8 else 8
+    content[at : at + width] = value.to_bytes(width, "little")
+    with pytest.raises(ProtocolError, match="is damaged"):
+        BatchBuilder(tokens(), NumpyArrays()).build(content, entry(bytes(content), 2))
+
+
+@pytest.mark.parametrize(("at", "value"), [(8, 1 << 30), (16, 1 << 30), (24, 1 << 30), (32, 8)])
+def test_a_ragged_column_that_does_not_fit_is_refused(at: int, value: int) -> None:
+    content = bytearray(raw_batch([b"abc", b"d"], [0, 1]))
+    content[at : at + 8] = value.to_bytes(8, "little")
+    with pytest.raises(ProtocolError, match="is damaged"):
+        BatchBuilder(RAW, NumpyArrays()).build(content, entry(bytes(content), 2))
+
+
+def test_columns_are_read_as_described() -> None:
+    described = [{"name": "label", "dtype": "int64", "shape": None, "ragged": False}]
+    assert read_columns(described) == [Column("label", "int64", (), False)]
+    for nonsense in (None, [], [3], [{"name": 1, "dtype": "int64"}], [{"name": "a", "dtype": "int64", "shape": "x"}]):
+        with pytest.raises(ProtocolError, match="cannot read"):
+            read_columns(nonsense)
+
+
+def test_tables_of_many_columns_have_their_size() -> None:
+    assert _layout.column_table_struct(5).size == 8 + 5 * 32

@@ -1,0 +1,111 @@
+"""Arguments, the environment, and the numbers that follow from them."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import stoker
+from stoker import _places
+from stoker.errors import InvalidError
+
+
+def options(**arguments: Any) -> Any:
+    return stoker.Dataset("n", **{"batch_size": 4, **arguments})._options
+
+
+def test_shuffle_means_the_global_order_and_nothing_means_sequential() -> None:
+    assert options().order == "sequential"
+    assert options(shuffle=True).order == "global"
+    assert options(shuffle=True, order="windowed").order == "windowed"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ({"batch_size": 0}, "batch_size=0 is no whole number from 1"),
+        ({"batch_size": 2.5}, r"batch_size=2\.5"),
+        ({"batch_size": True}, "batch_size=True"),
+        ({"seed": -1}, "seed=-1"),
+        ({"seed": 1 << 64}, "seed="),
+        ({"window": 0}, "window=0"),
+        ({"block_size": 0}, "block_size=0"),
+        ({"order": "random"}, "order='random' is not one of 'global'"),
+        ({"order": "sequential", "shuffle": True}, "contradicts"),
+        ({"transport": "carrier pigeon"}, "transport="),
+        ({"return_tensors": "jax"}, "return_tensors='jax'"),
+        ({"slots": 3}, "3 slots are too few"),
+        ({"slots": -1}, "slots=-1"),
+        ({"rank": 2, "world_size": 2}, "rank 2 of world_size 2 does not exist"),
+        ({"rank": -1, "world_size": 2}, "rank -1"),
+        ({"world_size": 2}, "which of those ranks"),
+        ({"rank": 1}, "not of how many"),
+        ({"world_size": 0, "rank": 0}, "world_size 0"),
+    ],
+    ids=str,
+)
+def test_an_impossible_argument_is_named(arguments: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(InvalidError, match=complaint) as raised:
+        options(**arguments)
+    assert raised.value.remedy
+
+
+@pytest.mark.parametrize("name", ["", None, 3])
+def test_a_name_is_needed(name: Any) -> None:
+    with pytest.raises(InvalidError, match="no dataset name"):
+        stoker.Dataset(name, batch_size=1)
+
+
+def test_whole_numbers_of_numpy_are_whole_numbers() -> None:
+    import numpy as np
+
+    assert options(batch_size=np.int32(8)).batch_size == 8
+
+
+def test_rank_and_world_size_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (options().rank, options().world_size) == (0, 1)
+    monkeypatch.setenv("RANK", "3")
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    assert (options().rank, options().world_size) == (3, 8)
+    assert (options(rank=1, world_size=2).rank, options(rank=1, world_size=2).world_size) == (1, 2)
+    assert (options(world_size=1).rank, options(world_size=1).world_size) == (0, 1)
+    monkeypatch.setenv("RANK", "three")
+    with pytest.raises(InvalidError, match="RANK is 'three'"):
+        options()
+
+
+def test_job_id_comes_from_the_launcher() -> None:
+    group = f"process-group-{os.getpgid(0)}"
+    assert _places.job_identity("mine", {"SLURM_JOB_ID": "7"}) == "mine"
+    assert _places.job_identity(None, {"SLURM_JOB_ID": "7", "TORCHELASTIC_RUN_ID": "x"}) == "torchelastic-x"
+    assert _places.job_identity(None, {"SLURM_JOB_ID": "7", "TORCHELASTIC_RUN_ID": "none"}) == "slurm-7"
+    assert _places.job_identity(None, {"TORCHELASTIC_RUN_ID": "none"}) == group
+    assert _places.job_identity(None, {}) == group
+
+
+def steps_by_the_rule(samples: int, world: int, batch: int, drop_last: bool) -> int:
+    """The rule of who reads what, one step at a time: the oracle for the closed form."""
+    step, rest, steps = world * batch, samples, 0
+    if drop_last:
+        return samples // step
+    while rest > 0:
+        if rest == step or rest >= step + world:
+            rest -= step
+        elif rest > step and rest - world >= world:
+            rest = world
+        elif rest > step:
+            rest -= step
+        else:
+            rest = 0
+        steps += 1
+    return steps
+
+
+@given(st.integers(0, 500), st.integers(1, 9), st.integers(1, 9), st.booleans())
+def test_length_is_the_number_of_steps_of_the_rule(samples: int, world: int, batch: int, drop_last: bool) -> None:
+    made = options(batch_size=batch, world_size=world, rank=0, drop_last=drop_last)
+    assert made.batches(samples) == steps_by_the_rule(samples, world, batch, drop_last)

@@ -24,7 +24,10 @@ def connect(directories: Sequence[Path]) -> tuple[socket.socket, Path]:
         path = directory / _places.SOCKET_NAME
         if directory == _places.shared_directory():
             _places.check_owner(directory)
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        except OSError as error:
+            raise _no_socket(error) from error
         try:
             _connect_path(connection, directory)
             return connection, path
@@ -44,6 +47,14 @@ def _connect_path(connection: socket.socket, directory: Path) -> None:
         connection.connect(f"/proc/self/fd/{descriptor}/{_places.SOCKET_NAME}")
     finally:
         os.close(descriptor)
+
+
+def _no_socket(error: OSError) -> UnavailableError:
+    return UnavailableError(
+        f"this process cannot make a socket: {error.strerror}",
+        "session socket",
+        "close files or Datasets that are no longer used, or raise the limit of open files (ulimit -n)",
+    )
 
 
 def _no_daemon(failures: Mapping[Path, OSError]) -> StokerError:

@@ -220,12 +220,15 @@ class Dataset(_Base):
         return self._stream.classes
 
     def stats(self, *, daemon: bool = False) -> Stats:
-        """What was delivered and waited for so far; ``daemon=True`` asks the daemon for its view as well."""
+        """What was delivered and waited for so far.
+
+        ``daemon=True`` asks the daemon for its view as well; call that from the thread that iterates.
+        """
         return self._stream.stats(daemon)
 
     def close(self) -> None:
         """End the session and close the connections. Batches stay valid; iterating opens a new session."""
-        self._stream.drop_session()
+        self._stream.close()
         self._control.close()
 
     def __repr__(self) -> str:

@@ -342,7 +342,10 @@ def _open_ring(client: Client, request: dict[str, Any]) -> tuple[Session | None,
         if answer.get("transport", RING) != RING:
             return None, "stokerd chose the socket"
         if not descriptors:
-            return None, "the descriptor of the memory did not arrive, as in some sandboxes"
+            return (
+                None,
+                "the descriptor of the memory did not arrive, as in some sandboxes and above the limit of open files",
+            )
         size = answer.get("ring", {}).get("total_bytes")
         if not isinstance(size, int) or size < _layout.HEADER_BYTES or os.fstat(descriptors[0]).st_size < size:
             raise ProtocolError(f"the daemon described its ring as {answer.get('ring')!r:.200}", "session socket")

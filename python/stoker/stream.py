@@ -152,6 +152,7 @@ class Stream:
             self.drop_session()
 
     def _refuse(self, token: int) -> None:
+        """Say why an iterator cannot go on, if it cannot: it may also be the first use after :meth:`close`."""
         self._refuse_fork()
         if token != self._token:
             raise StaleIteratorError(
@@ -159,7 +160,8 @@ class Stream:
                 self.options.name,
                 "use the newest iterator; to read twice at the same time, make a second Dataset",
             )
-        raise StopIteration
+        if self._finished:
+            raise StopIteration
 
     def _refuse_fork(self) -> None:
         if self._pid is not None and os.getpid() != self._pid:
@@ -265,6 +267,11 @@ class Stream:
         if session is not None and self._pid == os.getpid():
             self.recorder.copied += session.source.copied
             session.close()
+
+    def close(self) -> None:
+        """As :meth:`drop_session`; afterwards a forked child may iterate."""
+        self.drop_session()
+        self._pid = None
 
     def stats(self, daemon: bool) -> Stats:
         """See :meth:`stoker.Dataset.stats`."""

@@ -473,6 +473,22 @@ def test_a_forked_child_cannot_iterate_and_its_end_does_not_hurt_the_parent(tmp_
         ds.close()
 
 
+def test_after_close_an_iterator_goes_on_and_a_forked_child_may_iterate(tmp_path: Path) -> None:
+    with FakeDaemon(tmp_path, Polite(samples=40)):
+        ds = dataset(tmp_path, return_tensors="numpy")
+        iterator = iter(ds)
+        seen = samples_of([next(iterator)])
+        ds.close()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            child = os.fork()
+        if child == 0:
+            os._exit(0 if samples_of(ds) == list(range(40)) else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert seen + samples_of(iterator) == list(range(40))
+        ds.close()
+
+
 def test_waits_are_attributed_and_told_to_the_daemon(tmp_path: Path) -> None:
     polite = Polite(samples=400)
     with FakeDaemon(tmp_path, polite):

@@ -262,6 +262,42 @@ except stoker.InvalidError as error:
     assert (done.stdout, done.stderr) == ("fine\n", "")
 
 
+def test_without_free_descriptors_there_is_an_error_or_a_slower_way(shared_daemon: Daemon) -> None:
+    program = f"""
+import sys
+sys.modules["torch"] = None
+import os, resource, warnings, stoker
+ds = stoker.Dataset("tokens", batch_size=64, block_size={BLOCK})
+ds._options  # everything is imported
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+used = []
+while True:
+    try:
+        used.append(os.dup(0))
+    except OSError:
+        break
+try:
+    iter(ds)
+except stoker.UnavailableError as error:
+    print("raise the limit of open files" in str(error))
+for spare in range(1, 4):
+    os.close(used.pop())
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            seen = [number for batch in ds for number in batch.index.tolist()]
+            print(len(seen) == {ROWS}, ds.stats().transport, len(caught))
+        except stoker.StokerError as error:
+            print(error)
+    ds.close()
+"""
+    environment = {"PYTHONPATH": str(REPOSITORY / "python"), "STOKER_RUNTIME_DIR": str(shared_daemon.runtime_dir)}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
+    # Two descriptors are enough where a mapping needs none of its own.
+    with_two = "True ring 0" if sys.version_info >= (3, 13) else "True socket 1"
+    assert done.stdout.splitlines() == ["True", "True socket 1", with_two, "True ring 0"], done.stderr
+
+
 def test_the_environment_names_the_daemon(shared_daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STOKER_RUNTIME_DIR", str(shared_daemon.runtime_dir))
     assert {info.name for info in stoker.list_datasets()} == {"tokens", "files"}

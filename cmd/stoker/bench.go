@@ -44,6 +44,8 @@ and stopped; about 2 GiB of data are made, and kept in --data-dir.`,
 	flags.StringVar(&file, "json", "", "write the report to this file too")
 	flags.StringVar(&options.DataDir, "data-dir", "", "where the data is kept between runs")
 	flags.IntVar(&options.Repeats, "repeats", 0, "how often each row runs (default 5)")
+	flags.StringVar(&options.PageCache, "page-cache", "", "how the data comes into the page cache: written (as after a download; default) or read (as after an epoch)")
+	flags.IntVar(&options.Readers, "readers", 0, "threads that read for one session, in the daemon and in the bare loops (default: the daemon's)")
 	flags.StringVar(&options.Only, "only", "", "run only rows whose name contains this")
 	flags.StringVar(&options.Python, "python", "", "interpreter that runs the consumers (default: .venv of the repository, else python3)")
 	flags.StringVar(&options.PythonPath, "python-path", "", "directory that holds the Python package stoker (default: python/ of the repository)")
@@ -52,6 +54,7 @@ and stopped; about 2 GiB of data are made, and kept in --data-dir.`,
 	flags.BoolVar(&verbose, "verbose", false, "show what the daemon and the consumers log")
 	a.must(command.MarkFlagFilename("json", "json"))
 	a.must(command.MarkFlagDirname("data-dir"))
+	a.must(command.RegisterFlagCompletionFunc("page-cache", cobra.FixedCompletions([]string{bench.PageCacheWritten, bench.PageCacheRead}, cobra.ShellCompDirectiveNoFileComp)))
 	return command
 }
 

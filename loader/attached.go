@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/stokerio/stoker/backend"
 	"github.com/stokerio/stoker/backend/object"
 	"github.com/stokerio/stoker/loader/dataset"
 	"github.com/stokerio/stoker/loader/dataset/formats"
@@ -101,6 +102,12 @@ func (a *attached) view(blockSize int64) (dataset.View, error) {
 		return v, nil
 	}
 	v, err := formats.Open(a.index, formats.ViewOptions{BlockSize: blockSize})
+	if backend.KindOf(err) == backend.OutOfRange {
+		return nil, &shm.Failure{
+			Code: "invalid", Where: "dataset " + a.info.Name, What: fmt.Sprintf("block_size %d leaves no sample: %v", blockSize, err),
+			Remedy: "choose a block_size below the number of tokens in a file",
+		}
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -20,16 +20,17 @@ import (
 
 // connection is one client of the session socket: at most one session.
 type connection struct {
-	node    *Node
-	conn    *shm.Conn
-	peer    shm.Peer
-	ctx     context.Context //nolint:containedctx // the connection's own life
-	cancel  context.CancelFunc
-	session *session
-	greeted bool
-	client  string // as it calls itself
-	pace    pacer
-	exited  atomic.Bool // the process behind it is gone, whoever else holds the socket
+	node        *Node
+	conn        *shm.Conn
+	peer        shm.Peer
+	ctx         context.Context //nolint:containedctx // the connection's own life
+	cancel      context.CancelFunc
+	session     *session
+	greeted     bool
+	client      string // as it calls itself
+	pace        pacer
+	sampleBytes int64       // of the node's budget, for the last sample sent
+	exited      atomic.Bool // the process behind it is gone, whoever else holds the socket
 }
 
 func newConnection(n *Node, socket *net.UnixConn) *connection {
@@ -50,6 +51,7 @@ func (c *connection) refuse(err error) {
 
 // sayBye tells the client that its lease ends, and ends it.
 func (c *connection) sayBye(reason string) {
+	c.conn.Hurry(farewell) // also ends an answer that the client does not read
 	_ = c.conn.Send(shm.Bye{Type: shm.TypeBye, Reason: reason}, farewell)
 	_ = c.conn.Close()
 }
@@ -57,11 +59,20 @@ func (c *connection) sayBye(reason string) {
 // serve answers messages until the client is gone, and gives back what it had.
 func (c *connection) serve() {
 	defer c.cancel()
+	defer func() {
+		c.conn.Forget()
+		c.node.budget.give(c.sampleBytes)
+	}()
 	if err := c.identify(); err != nil {
 		c.node.log.Warn("connection refused", "uid", c.peer.UID, "pid", c.peer.PID, "error", err)
 		c.refuse(err)
 		return
 	}
+	if err := c.node.admitPeer(c.peer); err != nil {
+		c.refuse(err)
+		return
+	}
+	defer c.node.forgetPeer(c.peer)
 	stopWatch, err := c.watch()
 	if err != nil {
 		c.refuse(err)
@@ -131,8 +142,13 @@ const (
 	endMisused  = "protocol" // the client broke the protocol
 )
 
+// greetingTime is how long a client may take to say hello: one that says nothing
+// would hold its place for nothing.
+const greetingTime = 5 * time.Second
+
 // loop answers messages; it returns why it ended.
 func (c *connection) loop() string {
+	_ = c.conn.SetReadDeadline(time.Now().Add(greetingTime))
 	for {
 		packet, descriptors, err := c.conn.Receive()
 		if err != nil {
@@ -176,7 +192,11 @@ func (c *connection) endOf(err error) string {
 		return endGone
 	}
 	c.node.log.Warn("connection ended", "pid", c.peer.PID, "error", err)
-	_ = c.tell(&shm.Failure{Code: "invalid", What: err.Error()})
+	failure := &shm.Failure{Code: "invalid", Where: "session socket", What: err.Error(), Remedy: "use a client of this release"}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		failure.What = fmt.Sprintf("no hello within %v", greetingTime)
+	}
+	_ = c.tell(failure)
 	return endMisused
 }
 
@@ -251,6 +271,9 @@ func (c *connection) hello(request shm.Hello) error {
 		return failure
 	}
 	c.greeted, c.client = true, clip(request.Client)
+	if err := c.conn.SetReadDeadline(time.Time{}); err != nil {
+		return err
+	}
 	return c.send(shm.Hello{
 		Type: shm.TypeHello, Version: version, Daemon: c.node.options.Version.Version, PID: os.Getpid(),
 		Features: []string{shm.TransportRing, shm.TransportSocket},
@@ -317,7 +340,12 @@ func (c *connection) open(request shm.Open) error {
 
 func (c *connection) seek(request shm.Seek) error {
 	if request.Epoch < 0 || request.SamplesConsumed < 0 || request.SamplesConsumed > c.session.source.view.Len() {
-		return invalid("epoch, samples_consumed", fmt.Sprint(request.Epoch, request.SamplesConsumed), "stay within the dataset")
+		return &shm.Failure{
+			Code: "invalid", Where: "dataset " + c.session.request.Dataset,
+			What: fmt.Sprintf("cannot go to epoch %d, samples_consumed %d: the dataset has %d samples",
+				request.Epoch, request.SamplesConsumed, c.session.source.view.Len()),
+			Remedy: "load a state that was saved for this dataset",
+		}
 	}
 	from := c.session.seek(place{epoch: request.Epoch, consumed: request.SamplesConsumed})
 	return c.send(shm.Seeked{Type: shm.TypeSeeked, FromSequence: from})

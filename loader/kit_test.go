@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -35,6 +36,8 @@ func testOptions(t testing.TB) Options {
 		Object:  object.Options{ColdReads: 2},
 	}
 }
+
+func discardLogger() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
 func startNode(t testing.TB, options Options) *testNode {
 	t.Helper()
@@ -175,8 +178,8 @@ func (c *client) failure(request any, descriptors ...int) *shm.Failure {
 	if !errors.As(err, &failure) {
 		c.t.Fatalf("%+v: answered %v and error %v, expected a failure", request, ignored, err)
 	}
-	if failure.Code == "" || failure.What == "" {
-		c.t.Errorf("failure %+v does not say what failed", failure)
+	if failure.Code == "" || failure.What == "" || failure.Remedy == "" {
+		c.t.Errorf("failure %+v does not say what failed and what to do", failure)
 	}
 	return failure
 }

@@ -7,14 +7,44 @@ import (
 	"github.com/stokerio/stoker/shm"
 )
 
-// largeBatches accounts for batches that did not fit their slot and came in
-// memory of their own. Each still holds a slot, so their number is bounded by the
-// ring, and their bytes count against the node's budget until the slot is free.
+// largeBatches holds the batches that did not fit their slot and came in memory of
+// their own. Each still has a slot, so their number is bounded by the ring; memory
+// and its share of the node's budget stay until the trainer has released the slot
+// and are then given back, whatever the trainer still maps.
+//
+// What is in it belongs to whoever holds its slot: the reader that fills it, then
+// the trainer's side, then the reader that reserves the slot again.
 type largeBatches struct {
-	bytes []int64 // by slot; whoever holds the slot owns its element
+	mu struct {
+		sync.Mutex
+		bySlot map[uint32]*shm.Memory
+	}
+}
 
-	mu     sync.Mutex
-	parked map[uint64]*shm.Memory // by sequence: waiting to be copied over the socket
+// of returns a slot's own memory, nil if it has none.
+func (l *largeBatches) of(slot uint32) *shm.Memory {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.mu.bySlot[slot]
+}
+
+// put remembers a slot's own memory.
+func (l *largeBatches) put(slot uint32, memory *shm.Memory) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.mu.bySlot == nil {
+		l.mu.bySlot = map[uint32]*shm.Memory{}
+	}
+	l.mu.bySlot[slot] = memory
+}
+
+// take forgets a slot's own memory and returns it, nil if it has none.
+func (l *largeBatches) take(slot uint32) *shm.Memory {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	memory := l.mu.bySlot[slot]
+	delete(l.mu.bySlot, slot)
+	return memory
 }
 
 // largeMemory makes memory for a batch that does not fit its slot.
@@ -29,73 +59,49 @@ func (s *session) largeMemory(slot uint32, bytes int64) (*shm.Memory, error) {
 	if err := s.node.budget.take(bytes); err != nil {
 		return nil, err
 	}
-	s.large.bytes[slot] = bytes
 	memory, err := shm.NewMemory("stoker-batch", bytes)
 	if err != nil {
-		s.settle(slot)
+		s.node.budget.give(bytes)
 		return nil, ringFailure(err, bytes)
 	}
+	s.large.put(slot, memory)
 	return memory, nil
 }
 
-// settle gives back what a slot's last batch had beside the slot.
-func (s *session) settle(slot uint32) {
-	if n := s.large.bytes[slot]; n > 0 {
-		s.node.budget.give(n)
-		s.large.bytes[slot] = 0
+// settle gives back what a slot's last batch had beside the slot. Its pages are
+// freed at once unless the trainer may still look at them.
+func (s *session) settle(slot uint32, keepPages bool) {
+	memory := s.large.take(slot)
+	if memory == nil {
+		return
+	}
+	s.node.budget.give(int64(len(memory.Bytes())))
+	if !keepPages {
+		if err := memory.Discard(); err != nil {
+			s.node.log.Error("discard batch", "session", s.id, "error", err)
+		}
+	}
+	if err := memory.Close(); err != nil {
+		s.node.log.Error("free batch", "session", s.id, "error", err)
 	}
 }
 
-// sendLarge passes a batch's own memory ahead of its entry.
-func (s *session) sendLarge(large *shm.Memory, e *shm.Entry) bool {
-	sequence := s.ring.NextSequence()
-	if s.taker != nil {
-		s.park(sequence, large)
+// sendLarge passes a batch's own memory ahead of its entry. Under TransportSocket
+// the daemon copies it out of the slot's table instead.
+func (s *session) sendLarge(e *shm.Entry) bool {
+	memory := s.large.of(e.Slot)
+	if memory == nil || s.taker != nil {
 		return true
 	}
-	note := shm.OversizedNote{Type: shm.TypeOversized, Sequence: sequence, Bytes: int64(e.Bytes)}
-	if err := s.conn.Send(note, patience, large.FD()); err != nil {
+	note := shm.OversizedNote{Type: shm.TypeOversized, Sequence: s.ring.NextSequence(), Bytes: int64(e.Bytes)}
+	err := s.conn.Send(note, patience, memory.FD())
+	if err == nil {
+		err = memory.DropFD() // the trainer has its own descriptor
+	}
+	if err != nil {
 		s.node.log.Warn("send a batch larger than its slot", "session", s.id, "error", err)
 		_ = s.conn.Close() // the connection's reader then ends the session
 		return false
 	}
 	return true
-}
-
-func (s *session) park(sequence uint64, memory *shm.Memory) {
-	s.large.mu.Lock()
-	defer s.large.mu.Unlock()
-	if s.large.parked == nil {
-		s.large.parked = map[uint64]*shm.Memory{}
-	}
-	s.large.parked[sequence] = memory
-}
-
-// unpark forgets parked memory that was not published; its owner closes it.
-func (s *session) unpark(memory *shm.Memory) {
-	s.large.mu.Lock()
-	defer s.large.mu.Unlock()
-	for sequence, parked := range s.large.parked {
-		if parked == memory {
-			delete(s.large.parked, sequence)
-		}
-	}
-}
-
-// takeParked hands parked memory to the caller, nil if there is none.
-func (s *session) takeParked(sequence uint64) *shm.Memory {
-	s.large.mu.Lock()
-	defer s.large.mu.Unlock()
-	memory := s.large.parked[sequence]
-	delete(s.large.parked, sequence)
-	return memory
-}
-
-func (s *session) unparkAll() {
-	s.large.mu.Lock()
-	defer s.large.mu.Unlock()
-	for sequence, memory := range s.large.parked {
-		_ = memory.Close()
-		delete(s.large.parked, sequence)
-	}
 }

@@ -38,7 +38,8 @@ type Node struct {
 	mu struct {
 		sync.Mutex
 		connections map[*connection]struct{}
-		refusing    int // connections beyond the limit, being told so
+		peers       map[int32]int // connections by process, where that is known
+		refusing    int           // connections beyond the limit, being told so
 		closed      bool
 	}
 	serving sync.WaitGroup // one for each Serve and each connection
@@ -59,7 +60,7 @@ func Open(options Options) (*Node, error) {
 		registry: registry, budget: budget{limit: options.Session.RingBytesTotal},
 	}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
-	n.mu.connections = map[*connection]struct{}{}
+	n.mu.connections, n.mu.peers = map[*connection]struct{}{}, map[int32]int{}
 	n.sessions.mu.open = map[string]*session{}
 	n.totals.init()
 	return n, nil
@@ -129,7 +130,7 @@ func (n *Node) admit(socket *net.UnixConn) {
 		defer n.forget(c, full)
 		if full {
 			c.refuse(limitFailure("connections of this daemon", int64(n.options.ConnectionsMax), "connections",
-				"close datasets that are no longer used"))
+				"end jobs that are no longer needed (`stoker status` lists sessions), or raise the limit of open files, of which connections get an eighth"))
 			return
 		}
 		c.serve()
@@ -138,6 +139,27 @@ func (n *Node) admit(socket *net.UnixConn) {
 
 // refusingMax bounds how many connections are told at once that there are too many.
 const refusingMax = 16
+
+// admitPeer counts a process's connections, so that none can take the places of
+// the others.
+func (n *Node) admitPeer(peer shm.Peer) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if peer.PID != 0 && n.mu.peers[peer.PID] >= n.options.ConnectionsPerPeer {
+		return limitFailure("connections of one process", int64(n.options.ConnectionsPerPeer), "connections",
+			"close stoker.Datasets that are no longer used (Dataset.close)")
+	}
+	n.mu.peers[peer.PID]++
+	return nil
+}
+
+func (n *Node) forgetPeer(peer shm.Peer) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.mu.peers[peer.PID]--; n.mu.peers[peer.PID] == 0 {
+		delete(n.mu.peers, peer.PID)
+	}
+}
 
 func (n *Node) forget(c *connection, refused bool) {
 	n.mu.Lock()
@@ -160,9 +182,11 @@ func (n *Node) Close() error {
 	}
 	n.mu.Unlock()
 	n.cancel()
+	var telling sync.WaitGroup
 	for _, c := range open {
-		c.sayBye("shutdown")
+		telling.Go(func() { c.sayBye("shutdown") })
 	}
+	telling.Wait()
 	n.serving.Wait()
 	if first {
 		n.registry.close()

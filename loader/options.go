@@ -37,6 +37,10 @@ type Options struct {
 	// clients must not take what the reads of the others need.
 	ConnectionsMax int
 
+	// ConnectionsPerPeer bounds connections of one process. Default 64, or half of
+	// ConnectionsMax where that is less.
+	ConnectionsPerPeer int
+
 	// Object tunes the file origins of all datasets; Dataset and Logger in it are
 	// set by the Node.
 	Object object.Options
@@ -63,6 +67,7 @@ func (o *Options) EnsureDefaults() {
 	}
 	setDefault(&o.MessagesPerSecond, 10_000)
 	setDefault(&o.ConnectionsMax, max(4, min(1024, descriptorLimit()/8)))
+	setDefault(&o.ConnectionsPerPeer, max(2, min(64, o.ConnectionsMax/2)))
 	s := &o.Session
 	setDefault(&s.Readers, min(max(runtime.GOMAXPROCS(0)-1, 1), 4))
 	setDefault(&s.RingBytesMax, 256<<20)

@@ -3,10 +3,9 @@ package loader
 import (
 	"context"
 	"encoding/json"
-	"fmt"
+	"strings"
 	"sync"
 
-	"github.com/stokerio/stoker/backend"
 	"github.com/stokerio/stoker/loader/order"
 	"github.com/stokerio/stoker/shm"
 )
@@ -105,7 +104,7 @@ func (p *production) take() (job, bool) {
 		if !ok {
 			return job{}, false
 		}
-		s.settle(slot)
+		s.settle(slot, false)
 		j.step, j.slot, j.got = step, slot, s.clock.Now()
 		at.consumed = step.Consumed
 	}
@@ -120,55 +119,53 @@ func (p *production) do(f *filler, j *job) bool {
 		SamplesConsumed: uint64(j.step.Consumed), Position: uint64(j.step.Start),
 		WaitSlotAt: j.asked, OrderAt: j.got, IndexAt: j.got, ReadAt: j.got, DoneAt: j.got,
 	}
-	var large *shm.Memory
 	var err error
 	if !j.end {
 		entry.Kind = shm.KindBatch
-		large, err = p.fill(f, j, &entry)
+		err = p.fill(f, j, &entry)
 	}
 	if !p.awaitTurn(j.ticket) {
-		p.giveBack(j, large)
+		p.giveBack(j)
 		return false
 	}
 	if err != nil {
 		p.session.noteError(err)
+		p.session.settle(j.slot, false)
 		p.describeError(j, &entry, err)
 	}
-	published := p.publish(&entry, large)
+	published := p.publish(&entry)
 	if !published {
-		p.giveBack(j, large)
+		p.giveBack(j)
 	}
 	p.passTurn(published && err == nil)
 	return published && err == nil
 }
 
 // giveBack undoes a job that will not be published.
-func (p *production) giveBack(j *job, large *shm.Memory) {
-	if large != nil {
-		_ = large.Close()
-	}
+func (p *production) giveBack(j *job) {
 	if j.slot != shm.NoSlot {
-		p.session.settle(j.slot)
+		p.session.settle(j.slot, false)
 		p.session.ring.Return(j.slot)
 	}
 }
 
 // fill makes one batch in the job's slot, or in memory of its own if the slot is
 // too small, and completes the entry.
-func (p *production) fill(f *filler, j *job, entry *shm.Entry) (large *shm.Memory, err error) {
+func (p *production) fill(f *filler, j *job, entry *shm.Entry) error {
 	s := p.session
 	f.choose(s.order.Epoch(j.epoch), j.step.Start, j.step.Length)
 	entry.IndexAt = s.clock.Now()
 	entry.ReadAt, entry.DoneAt = entry.IndexAt, entry.IndexAt
 	bytes, err := f.prepare()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	entry.ReadAt = s.clock.Now()
 	memory := s.ring.Slot(j.slot)
 	if bytes > int64(len(memory)) {
-		if large, err = s.largeMemory(j.slot, bytes); err != nil {
-			return nil, err
+		large, err := s.largeMemory(j.slot, bytes)
+		if err != nil {
+			return err
 		}
 		memory, entry.Flags = large.Bytes(), shm.FlagOversized
 	}
@@ -176,7 +173,7 @@ func (p *production) fill(f *filler, j *job, entry *shm.Entry) (large *shm.Memor
 	entry.DoneAt = s.clock.Now()
 	entry.Bytes, entry.Rows = uint64(bytes), uint32(len(f.samples))
 	entry.SourceBytes, entry.DiskBytes = uint64(read), uint64(f.report.DiskBytes)
-	return large, err
+	return err
 }
 
 // awaitTurn waits until every earlier job has been published.
@@ -201,31 +198,55 @@ func (p *production) passTurn(goOn bool) {
 }
 
 // publish hands an entry to the trainer, its own memory first if it has some.
-// When it returns true that memory is no longer the caller's.
-func (p *production) publish(entry *shm.Entry, large *shm.Memory) bool {
+func (p *production) publish(entry *shm.Entry) bool {
 	s := p.session
-	if large != nil && entry.Kind == shm.KindBatch && !s.sendLarge(large, entry) {
+	if entry.Flags&shm.FlagOversized != 0 && !s.sendLarge(entry) {
 		return false
 	}
 	if !s.ring.Publish(entry) {
-		s.unpark(large)
 		return false
-	}
-	if large != nil && s.taker == nil {
-		_ = large.Close() // the trainer has its own descriptor
 	}
 	s.count(entry)
 	return true
+}
+
+// over says that nothing more will be published.
+func (p *production) over() bool {
+	p.turn.Lock()
+	defer p.turn.Unlock()
+	return p.turn.ended
 }
 
 // describeError turns the entry into an error entry whose text lies in its slot.
 func (p *production) describeError(j *job, entry *shm.Entry, err error) {
 	entry.Kind, entry.Flags, entry.Rows = shm.KindError, 0, 0
 	entry.SourceBytes, entry.DiskBytes = 0, 0
-	memory := p.session.ring.Slot(j.slot)
-	text, encodeErr := json.Marshal(failureOf(err))
-	if encodeErr != nil || len(text) > len(memory) {
-		text = fmt.Appendf(nil, `{"code":%q,"what":"the error's text does not fit its slot"}`, backend.KindOf(err))
+	entry.Bytes = uint64(copy(p.session.ring.Slot(j.slot), encodeFailure(failureOf(err), int(p.session.ring.Geometry().SlotBytes))))
+}
+
+// encodeFailure encodes a failure in at most limit bytes. Long texts, which hold
+// long paths, lose their middle: both ends of a path say more than the middle.
+func encodeFailure(failure *shm.Failure, limit int) []byte {
+	for longest := 4096; ; longest /= 2 {
+		short := shm.Failure{
+			Code: failure.Code, What: elide(failure.What, longest),
+			Where: elide(failure.Where, longest), Remedy: elide(failure.Remedy, longest),
+		}
+		text, err := json.Marshal(short)
+		if err != nil {
+			panic("loader: a failure of strings does not encode: " + err.Error())
+		}
+		if len(text) <= limit || longest < 16 {
+			return text
+		}
 	}
-	entry.Bytes = uint64(copy(memory, text))
+}
+
+// elide cuts the middle out of a text longer than that.
+func elide(text string, longest int) string {
+	if len(text) <= longest {
+		return text
+	}
+	half := longest/2 - 2
+	return strings.ToValidUTF8(text[:half], "") + "..." + strings.ToValidUTF8(text[len(text)-half:], "")
 }

@@ -200,6 +200,9 @@ func (r *registry) remove(name string) error {
 			Remedy: "`stoker dataset ls` lists datasets",
 		}
 	}
+	if r.mu.adding[name] {
+		return conflict(name, "a `dataset add --replace` of it is under way", "wait for it")
+	}
 	if a.held() {
 		return conflict(name, "sessions have the dataset open", "end them first; `stoker status` lists them")
 	}

@@ -46,11 +46,14 @@ func (c *connection) sendSample(f *filler, number int64) error {
 	if limit := c.node.options.Session.BatchBytesMax; bytes > limit {
 		return limitFailure("size of one sample", limit, "bytes", "raise session.batch_bytes_max in stokerd's configuration")
 	}
+	if err := c.account(bytes); err != nil {
+		return err
+	}
 	memory, err := shm.NewMemory("stoker-sample", bytes)
 	if err != nil {
 		return ringFailure(err, bytes)
 	}
-	defer func() { _ = memory.Close() }()
+	c.conn.Hand(memory)
 	if _, err := f.fill(c.ctx, memory.Bytes()); err != nil {
 		return err
 	}
@@ -59,6 +62,18 @@ func (c *connection) sendSample(f *filler, number int64) error {
 		Columns: sampleColumns(f), Bytes: bytes,
 	}
 	return c.conn.Send(answer, patience, memory.FD())
+}
+
+// account replaces what the connection's last sample took of the node's budget by
+// what the next one takes.
+func (c *connection) account(bytes int64) error {
+	c.node.budget.give(c.sampleBytes)
+	c.sampleBytes = 0
+	if err := c.node.budget.take(bytes); err != nil {
+		return err
+	}
+	c.sampleBytes = bytes
+	return nil
 }
 
 // sampleColumns describes the single row that f holds.
@@ -102,9 +117,16 @@ func (c *connection) next() error {
 	if s.taker == nil {
 		return invalid("type", shm.TypeNext, "open the session with transport \"socket\"")
 	}
-	for c.ctx.Err() == nil {
+	for c.ctx.Err() == nil && !c.conn.PeerGone() {
+		over := s.over() // asked first: what was published before is still there to take
 		if e, ok := s.taker.Take(takeBound); ok {
 			return c.sendEntry(&e)
+		}
+		if over {
+			return &shm.Failure{
+				Code: "conflict", Where: "session " + s.id, What: "the session ended with the error that it has sent",
+				Remedy: "seek to the place to go on from, or open another session",
+			}
 		}
 	}
 	return nil // the connection ends; its loop says why
@@ -114,12 +136,9 @@ func (c *connection) sendEntry(e *shm.Entry) error {
 	s := c.session
 	defer s.taker.Release(*e)
 	payload := s.taker.Slot(*e)
-	if large := s.takeParked(e.Sequence); large != nil {
-		defer func() { _ = large.Close() }()
-		payload = large.Bytes()[:e.Bytes]
-	}
-	if e.Slot == shm.NoSlot {
-		payload = nil
+	if e.Flags&shm.FlagOversized != 0 {
+		defer s.settle(e.Slot, false)
+		payload = s.large.of(e.Slot).Bytes()[:e.Bytes]
 	}
 	note := shm.BatchAnswer{Type: shm.TypeBatch, EntryBytes: shm.EntryBytes, Bytes: int64(len(payload))}
 	if err := c.send(note); err != nil {

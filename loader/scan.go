@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 
 	"github.com/stokerio/stoker/backend"
@@ -48,8 +49,19 @@ func (r *registry) scan(ctx context.Context, a *attached, request shm.DatasetAdd
 // files: errors without a kind) from what went wrong here.
 func scanFailure(name string, err error) error {
 	var system syscall.Errno
-	if backend.KindOf(err) != "" || errors.As(err, &system) || errors.Is(err, context.Canceled) {
+	kind := backend.KindOf(err)
+	remedy := backend.RemedyOf(err)
+	switch {
+	case remedy != "":
+	case kind == backend.Corrupt || kind == backend.NotFound || kind == backend.OutOfRange:
+		remedy = "look at the file, leave it out with --include, or say what it is with --format and --dtype"
+	case kind == "" && !errors.As(err, &system) && !errors.Is(err, context.Canceled):
+		kind, remedy = "invalid", "see `stoker dataset add --help`"
+	default:
 		return err
 	}
-	return &shm.Failure{Code: "invalid", Where: "dataset " + name, What: err.Error(), Remedy: "see `stoker dataset add --help`"}
+	if kind == "" {
+		kind = "invalid"
+	}
+	return &shm.Failure{Code: string(kind), Where: "dataset " + name, What: strings.Replace(err.Error(), " ("+remedy+")", "", 1), Remedy: remedy}
 }

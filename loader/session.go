@@ -140,7 +140,10 @@ func (s *session) resolve() error {
 	}
 	s.share = order.Share{Rank: r.Rank, WorldSize: r.WorldSize, BatchSize: r.BatchSize, DropLast: r.DropLast}
 	if err := s.share.Validate(view.Len()); err != nil {
-		return &shm.Failure{Code: "invalid", Where: "dataset " + r.Dataset, What: err.Error()}
+		return &shm.Failure{
+			Code: "invalid", Where: "dataset " + r.Dataset, What: err.Error(),
+			Remedy: "choose another world_size, rank, batch_size or drop_last",
+		}
 	}
 	if r.SamplesConsumed > view.Len() {
 		return &shm.Failure{
@@ -166,7 +169,6 @@ func (s *session) makeRing() error {
 		return ringFailure(err, total)
 	}
 	s.ring = ring
-	s.large.bytes = make([]int64, slots)
 	if s.request.Transport == shm.TransportSocket {
 		s.taker = shm.NewConsumer(ring)
 	}
@@ -206,6 +208,13 @@ func (s *session) seek(to place) (fromSequence uint64) {
 	return fromSequence
 }
 
+// over says that production has ended with an error and nothing more will come.
+func (s *session) over() bool {
+	s.control.Lock()
+	defer s.control.Unlock()
+	return s.production == nil || s.production.over()
+}
+
 // close stops production and gives everything back. reason is one of
 // api.LeaseReasons.
 func (s *session) close(reason string) {
@@ -217,10 +226,9 @@ func (s *session) close(reason string) {
 	}
 	s.node.totals.sessionEnded(s.describe(), reason)
 	total := s.ring.Geometry().TotalBytes
-	for slot := range s.large.bytes {
-		s.settle(uint32(slot))
+	for slot := range s.ring.Geometry().Slots {
+		s.settle(uint32(slot), reason != endExit)
 	}
-	s.unparkAll()
 	s.life.Lock()
 	defer s.life.Unlock()
 	s.life.closed = true

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -28,10 +29,12 @@ var (
 // Conn is one end of a session socket: packets of one JSON object each, with
 // descriptors. Send may be called from several goroutines, Receive from one.
 type Conn struct {
-	unix *net.UnixConn
-	send sync.Mutex // one packet at a time
-	buf  []byte     // Receive's
-	oob  []byte     // Receive's
+	unix   *net.UnixConn
+	send   sync.Mutex // one packet at a time
+	hurry  atomic.Pointer[time.Time]
+	buf    []byte  // Receive's
+	oob    []byte  // Receive's
+	handed *Memory // see Hand; of the goroutine that answers
 }
 
 // NewConn wraps a connected SEQPACKET socket, which it then owns.
@@ -84,8 +87,20 @@ func (c *Conn) SendAny(message any, patience time.Duration, descriptors ...int) 
 		return err
 	}
 	copy(memory.Bytes(), b)
-	err = c.Send(Long{Type: TypeLong, Bytes: int64(len(b))}, patience, append([]int{memory.FD()}, descriptors...)...)
-	return errors.Join(err, memory.Close())
+	c.Hand(memory)
+	return c.Send(Long{Type: TypeLong, Bytes: int64(len(b))}, patience, append([]int{memory.FD()}, descriptors...)...)
+}
+
+// Hand takes over memory that is passed to the peer. Its pages are given back when
+// the next is handed, whatever the peer does with its descriptor, so that a peer
+// can hold no more of the daemon's memory than one answer. For the goroutine that
+// answers the peer's requests.
+func (c *Conn) Hand(memory *Memory) {
+	if c.handed != nil {
+		_ = c.handed.Discard()
+		_ = c.handed.Close()
+	}
+	c.handed = memory
 }
 
 // ReceiveAny is Receive for a client: it follows a Long to the message it stands
@@ -121,7 +136,11 @@ func (c *Conn) SendRaw(b []byte, patience time.Duration, descriptors ...int) err
 	}
 	c.send.Lock()
 	defer c.send.Unlock()
-	if err := c.unix.SetWriteDeadline(time.Now().Add(patience)); err != nil {
+	deadline := time.Now().Add(patience)
+	if last := c.hurry.Load(); last != nil && last.Before(deadline) {
+		deadline = *last
+	}
+	if err := c.unix.SetWriteDeadline(deadline); err != nil {
 		return err
 	}
 	if _, _, err := c.unix.WriteMsgUnix(b, oob, nil); err != nil {
@@ -158,6 +177,25 @@ func (c *Conn) Receive() (packet []byte, descriptors []int, err error) {
 // SetReadDeadline bounds the next Receive.
 func (c *Conn) SetReadDeadline(t time.Time) error { return c.unix.SetReadDeadline(t) }
 
+// Hurry bounds every Send from now on, one under way included, to end within d.
+func (c *Conn) Hurry(d time.Duration) {
+	last := time.Now().Add(d)
+	c.hurry.Store(&last)
+	_ = c.unix.SetWriteDeadline(last) // what a Send set before it saw last is at most one call's delay
+}
+
+// PeerGone says whether the other end has closed the connection, without reading.
+func (c *Conn) PeerGone() bool {
+	gone := false
+	err := control(c.unix, func(fd int) error {
+		fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}
+		n, err := unix.Poll(fds, 0)
+		gone = err == nil && n > 0 && fds[0].Revents&(unix.POLLRDHUP|unix.POLLHUP|unix.POLLERR) != 0
+		return nil
+	})
+	return gone || err != nil
+}
+
 // Linger ends a connection so that its last message arrives: closing a socket
 // with unread packets would make the peer see a reset first. It waits at most
 // patience for the peer to close, and then closes.
@@ -176,6 +214,15 @@ func (c *Conn) Linger(patience time.Duration) {
 
 // Close closes the socket and ends a Receive that waits.
 func (c *Conn) Close() error { return c.unix.Close() }
+
+// Forget frees what was handed to the peer, once nobody answers it any more. The
+// peer keeps what it has mapped.
+func (c *Conn) Forget() {
+	if c.handed != nil {
+		_ = c.handed.Close()
+		c.handed = nil
+	}
+}
 
 func parseDescriptors(oob []byte) ([]int, error) {
 	if len(oob) == 0 {

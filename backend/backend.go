@@ -185,11 +185,25 @@ type Locator interface {
 	Locate(ctx context.Context, c Chunk, r Range) (Location, error)
 }
 
+// Reasons for which a Lister leaves a name out.
+const (
+	LinkOutside     = "link that leads outside the directory"
+	LinkNowhere     = "link that leads nowhere"
+	LinkToAncestor  = "link to a directory that it is in"
+	LinkUnsupported = "link that this kernel cannot follow safely"
+)
+
 // Lister is the ability of an origin to list its objects once, streaming.
 // Objects come in no particular order; what visit is given is borrowed.
 // Object.Number is not yet assigned.
+//
+// leftOut, which may be nil, is told of every name that may be meant to lead to
+// objects but is not followed, with the reason in a few words that are equal for
+// equal reasons. The name is borrowed; it ends in a slash where it is known to lead
+// to a directory, so that one name may stand for many objects. Calls of visit and
+// leftOut come one at a time.
 type Lister interface {
-	Objects(ctx context.Context, visit func(Object) error) error
+	Objects(ctx context.Context, visit func(Object) error, leftOut func(name []byte, reason string)) error
 }
 
 // Unwrapper is implemented by decorators.

@@ -17,13 +17,15 @@ import (
 // able is a store with an ability.
 type able struct{ backend.Store }
 
-func (able) Objects(context.Context, func(backend.Object) error) error { return io.EOF }
+func (able) Objects(context.Context, func(backend.Object) error, func([]byte, string)) error {
+	return io.EOF
+}
 
 func TestAsFindsAbilitiesThroughAnyNumberOfWrappers(t *testing.T) {
 	var store backend.Store = able{backendtest.NewMemory()}
 	for depth := range 4 {
 		lister, ok := backend.As[backend.Lister](store)
-		if !ok || lister.Objects(context.Background(), nil) != io.EOF {
+		if !ok || lister.Objects(context.Background(), nil, nil) != io.EOF {
 			t.Errorf("%d wrappers: the ability was not found", depth)
 		}
 		if _, ok := backend.As[backend.Locator](store); ok {

@@ -18,6 +18,7 @@ const (
 	Permission  Kind = "permission"   // not allowed, or the store is read-only
 	NoSpace     Kind = "no_space"     // no room
 	OutOfRange  Kind = "out_of_range" // the range is not within the chunk: the caller's mistake
+	Invalid     Kind = "invalid"      // what was asked for makes no dataset: no Store returns it, what is built on one may
 )
 
 // Error is what every Store returns. It wraps its cause.

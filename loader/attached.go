@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -102,10 +103,11 @@ func (a *attached) view(blockSize int64) (dataset.View, error) {
 		return v, nil
 	}
 	v, err := formats.Open(a.index, formats.ViewOptions{BlockSize: blockSize})
-	if backend.KindOf(err) == backend.OutOfRange {
+	if remedy := backend.RemedyOf(err); backend.KindOf(err) == backend.OutOfRange && remedy != "" {
 		return nil, &shm.Failure{
-			Code: "invalid", Where: "dataset " + a.info.Name, What: fmt.Sprintf("block_size %d leaves no sample: %v", blockSize, err),
-			Remedy: "choose a block_size below the number of tokens in a file",
+			Code: "invalid", Where: "dataset " + a.info.Name,
+			What:   fmt.Sprintf("block_size %d leaves no sample: %s", blockSize, strings.Replace(err.Error(), " ("+remedy+")", "", 1)),
+			Remedy: remedy,
 		}
 	}
 	if err != nil {

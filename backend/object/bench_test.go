@@ -150,7 +150,7 @@ func list(t testing.TB, dir backend.Lister) []backend.Object {
 		o.Number = int64(len(objects))
 		objects = append(objects, o)
 		return nil
-	})
+	}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -257,7 +257,7 @@ func compareGathers(t *rapid.T, root string, contents map[string][]byte) {
 		o.Number = rapid.Int64Range(0, 3).Draw(t, "number") // a hint: may be wrong
 		objects = append(objects, o)
 		return nil
-	})
+	}, nil)
 	for range 3 {
 		var reads []backend.Read
 		for range rapid.IntRange(0, 40).Draw(t, "reads") {

@@ -22,7 +22,7 @@ const (
 // List implements backend.Store: every object, cut into chunks of
 // Options.ChunkBytes. An empty object has one chunk of no bytes.
 func (d *Dir) List(ctx context.Context, visit func(backend.Info) error) error {
-	return d.Objects(ctx, func(o backend.Object) error {
+	visitObject := func(o backend.Object) error {
 		for start := int64(0); start == 0 || start < o.Version.Size; start += d.options.ChunkBytes {
 			size := min(d.options.ChunkBytes, o.Version.Size-start)
 			info := backend.Info{Chunk: backend.Chunk{Object: &o, Start: start, Size: size}, Bytes: size}
@@ -31,24 +31,25 @@ func (d *Dir) List(ctx context.Context, visit func(backend.Info) error) error {
 			}
 		}
 		return nil
-	})
+	}
+	return d.Objects(ctx, visitObject, nil)
 }
 
 // Objects implements backend.Lister. It names every regular file beneath the
 // directory, hidden ones too, and what links that end beneath lead to. Links
-// that lead out, dangle or lead to a directory that they are in are left out and
-// counted in the log; so is what vanishes meanwhile, uncounted. It keeps in
-// memory the names of the sub-directories along one path, nothing else.
+// that lead out, dangle or lead to a directory that they are in are left out, told
+// to leftOut and counted in the log; so is what vanishes meanwhile, uncounted. It
+// keeps in memory the names of the sub-directories along one path, nothing else.
 //
 // Errors: what visit returns; Permission for a directory that cannot be read,
 // naming it; OutOfRange for a path too long or through too many links;
 // Unavailable.
-func (d *Dir) Objects(ctx context.Context, visit func(backend.Object) error) error {
+func (d *Dir) Objects(ctx context.Context, visit func(backend.Object) error, leftOut func(name []byte, reason string)) error {
 	if err := d.enter("list"); err != nil {
 		return err
 	}
 	defer d.leave()
-	w := &listing{dir: d, ctx: ctx, visit: visit, buf: make([]byte, direntBytes)}
+	w := &listing{dir: d, ctx: ctx, visit: visit, tell: leftOut, buf: make([]byte, direntBytes)}
 	if err := w.directory(); err != nil {
 		return err
 	}
@@ -67,6 +68,7 @@ type listing struct {
 	dir   *Dir
 	ctx   context.Context
 	visit func(backend.Object) error
+	tell  func(name []byte, reason string) // of what is left out; may be nil
 	lane  lane
 	buf   []byte
 
@@ -110,7 +112,7 @@ func (w *listing) enter(fd int) (bool, error) {
 	id := directoryID{uint64(w.lane.stat.Dev), w.lane.stat.Ino}
 	for _, ancestor := range w.ancestors {
 		if ancestor == id {
-			w.leaveOut(w.path, "it leads to a directory that it is in")
+			w.leaveOut(w.path, backend.LinkToAncestor)
 			return false, nil
 		}
 	}
@@ -211,7 +213,7 @@ func (w *listing) entry(fd int, name []byte, kind uint8, below subdirectories) (
 	}
 	switch {
 	case isLink && (errno == unix.ENOENT || errno == unix.EXDEV || errno == unix.ELOOP):
-		w.leaveOut(w.join(name), "it leads out of the directory or nowhere")
+		w.leaveOutLink(fd, name, errno)
 		return below, nil
 	case vanished(errno):
 		return below, nil
@@ -253,10 +255,35 @@ func (w *listing) join(name []byte) []byte {
 	return full
 }
 
+// leaveOutLink leaves out a link that could not be followed beneath the directory.
+func (w *listing) leaveOutLink(fd int, name []byte, errno syscall.Errno) {
+	reason := backend.LinkNowhere
+	switch {
+	case w.dir.noOpenat2:
+		reason = backend.LinkUnsupported
+	case errno == unix.EXDEV:
+		reason = backend.LinkOutside
+	}
+	full := w.join(name)
+	// Where it leads is asked for its type only, and nothing there is opened: a link
+	// to a directory may have been a whole class.
+	errno = w.dir.system.Fstatat(fd, w.lane.name.put(name), &w.lane.stat, 0)
+	switch {
+	case vanished(errno) && reason == backend.LinkOutside:
+		reason = backend.LinkNowhere
+	case errno == 0 && w.lane.stat.Mode&unix.S_IFMT == unix.S_IFDIR:
+		full = append(full, '/')
+	}
+	w.leaveOut(full, reason)
+}
+
 func (w *listing) leaveOut(name []byte, reason string) {
 	w.leftOut++
 	if w.leftOut == 1 {
 		w.firstLeftOut, w.firstReason = string(name), reason
+	}
+	if w.tell != nil {
+		w.tell(name, reason)
 	}
 }
 

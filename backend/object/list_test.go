@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -69,6 +70,29 @@ func TestObjectsListsEveryRegularFileBeneathAndFollowsLinksThatStay(t *testing.T
 	}
 }
 
+func TestObjectsTellsWhatItLeavesOutAndWhy(t *testing.T) {
+	leftOut := func(dir *object.Dir) map[string]string {
+		reasons := map[string]string{}
+		must(t, dir.Objects(context.Background(), func(backend.Object) error { return nil },
+			func(name []byte, reason string) { reasons[string(name)] = reason }))
+		return reasons
+	}
+	root := tree(t)
+	must(t, os.Symlink("../nothing", filepath.Join(root, "sub", "out-dangling")))
+	want := map[string]string{
+		"dangling": backend.LinkNowhere, "itself": backend.LinkNowhere, "sub/out-dangling": backend.LinkNowhere,
+		"out": backend.LinkOutside, "out-directory/": backend.LinkOutside, "absolute": backend.LinkOutside, "device": backend.LinkOutside,
+		"sub/loop/": backend.LinkToAncestor, "sub/deep/here/": backend.LinkToAncestor, "to-directory/here/": backend.LinkToAncestor,
+	}
+	if got := leftOut(openDir(t, root, object.Options{})); !maps.Equal(got, want) {
+		t.Errorf("left out %q, want %q", got, want)
+	}
+	got := leftOut(openDir(t, root, without(faultfs.Openat2, unix.ENOSYS)(t)))
+	if got["to-file"] != backend.LinkUnsupported || got["to-directory/"] != backend.LinkUnsupported {
+		t.Errorf("left out %q", got)
+	}
+}
+
 func TestObjectsWithoutOpenat2LeavesOutLinks(t *testing.T) {
 	dir := openDir(t, tree(t), without(faultfs.Openat2, unix.ENOSYS)(t))
 	wantNames(t, dir, "a", ".hidden", "sub/b", "sub/.git/config", "sub/deep/er/c", "line\nbreak", "not utf8 \xff\xfe")
@@ -123,7 +147,7 @@ func TestObjectsRefusesLinksThatUnrollWithoutEnd(t *testing.T) {
 		must(t, os.Symlink(fmt.Sprintf("../%d", i+1), filepath.Join(root, fmt.Sprint(i), "next")))
 	}
 	dir := openDir(t, root, object.Options{})
-	err := dir.Objects(context.Background(), func(backend.Object) error { return nil })
+	err := dir.Objects(context.Background(), func(backend.Object) error { return nil }, nil)
 	if backend.KindOf(err) != backend.OutOfRange || backend.RemedyOf(err) == "" {
 		t.Errorf("%v, want OutOfRange with a remedy", err)
 	}
@@ -143,7 +167,7 @@ func TestObjectsRefusesPathsThatNobodyCouldOpen(t *testing.T) {
 	}
 	unix.Close(fd)
 	dir := openDir(t, root, object.Options{})
-	err = dir.Objects(context.Background(), func(backend.Object) error { return nil })
+	err = dir.Objects(context.Background(), func(backend.Object) error { return nil }, nil)
 	if backend.KindOf(err) != backend.OutOfRange {
 		t.Errorf("%v, want OutOfRange", err)
 	}
@@ -168,7 +192,7 @@ func TestFaultsOfAListingAreErrorsThatNameTheDirectory(t *testing.T) {
 		write(t, filepath.Join(root, "sub", "b"), []byte("b"))
 		dir := openDir(t, root, object.Options{System: fs})
 		fs.Inject(c.fault)
-		err := dir.Objects(context.Background(), func(backend.Object) error { return nil })
+		err := dir.Objects(context.Background(), func(backend.Object) error { return nil }, nil)
 		if backend.KindOf(err) != c.kind || !strings.Contains(err.Error(), "sub") {
 			t.Errorf("%s %s: %v, want kind %s naming sub", c.fault.Op, c.fault.Errno, err, c.kind)
 		}
@@ -207,7 +231,7 @@ func TestAVisitMayReadAndEndTheListing(t *testing.T) {
 			return errStop
 		}
 		return nil
-	})
+	}, nil)
 	if err != errStop || visits != 3 {
 		t.Errorf("%v after %d visits, want visit's own error after 3", err, visits)
 	}

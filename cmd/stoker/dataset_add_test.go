@@ -70,6 +70,27 @@ func TestAddPassesTheOpenDirectoryAndTheOptions(t *testing.T) {
 	}
 }
 
+func TestAddSaysWhatWasLeftOut(t *testing.T) {
+	p, source := newPlace(t), petsOnDisk(t)
+	p.serveNode(t)
+	elsewhere := petsOnDisk(t)
+	for link, target := range map[string]string{"bird": "cat", "dog/3.jpg": "dog/1.jpg", ".cache": "dog"} {
+		if err := os.Symlink(filepath.Join(elsewhere, target), filepath.Join(source, link)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	golden(t, "dataset-add-links", p.run(t, "dataset", "add", "pets", source, "--format", "raw", "--include", "**/*.jpg"))
+
+	onlyLinks := t.TempDir()
+	if err := os.Symlink(filepath.Join(elsewhere, "cat"), filepath.Join(onlyLinks, "cat")); err != nil {
+		t.Fatal(err)
+	}
+	got := p.run(t, "dataset", "add", "links", onlyLinks)
+	if got.code != exitError || !strings.Contains(got.err, "lead out of the directory or nowhere: 1") || !strings.Contains(got.err, "copy the files into the directory") {
+		t.Errorf("%+v", got)
+	}
+}
+
 func TestAddWritesJSONLines(t *testing.T) {
 	p := newPlace(t)
 	p.serveAPI(t, newFakeNode())

@@ -144,7 +144,7 @@ func (b *lockedBuffer) String() string {
 }
 
 // serveInMemory serves the fake node at a door with these rules.
-func serveInMemory(t *testing.T, rules access) *served {
+func serveInMemory(t testing.TB, rules access) *served {
 	t.Helper()
 	s := &served{node: newFakeNode(), log: &lockedBuffer{}}
 	ctx, cancel := context.WithCancel(t.Context())
@@ -182,7 +182,7 @@ func serveUnix(t *testing.T, socket string, change func(*Options)) *served {
 	return s
 }
 
-func (s *served) reach(t *testing.T, dial func() (net.Conn, error)) {
+func (s *served) reach(t testing.TB, dial func() (net.Conn, error)) {
 	s.dial = dial
 	transport := &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) { return dial() }}
 	s.client = &http.Client{Transport: transport, Timeout: 20 * time.Second}

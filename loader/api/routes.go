@@ -9,11 +9,13 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/pprof"
 	"net/url"
 	"runtime/debug"
 	"strings"
 
 	"github.com/valyala/fasthttp"
+	"github.com/valyala/fasthttp/fasthttpadaptor"
 	"github.com/valyala/fasthttp/pprofhandler"
 
 	"github.com/stokerio/stoker/loader/config"
@@ -57,10 +59,12 @@ type handler struct {
 	routes   []route
 	requests *requestCounter
 	scrape   fasthttp.RequestHandler
+	profiles fasthttp.RequestHandler // the list of profiles, with counts
 }
 
 func newHandler(ctx context.Context, node Node, logger *slog.Logger) *handler {
 	h := &handler{ctx: ctx, node: node, logger: logger, routes: routes(), requests: newRequestCounter()}
+	h.profiles = fasthttpadaptor.NewFastHTTPHandlerFunc(pprof.Index)
 	h.scrape = scrapeHandler(newRegistry(node, h.requests), logger)
 	return h
 }
@@ -147,8 +151,8 @@ func isLoopbackHost(host string) bool {
 // "..", "//" and %2F resolved, by which one route could pose as another.
 func (h *handler) dispatch(d *door, ctx *fasthttp.RequestCtx) {
 	path := string(ctx.URI().PathOriginal())
-	if d.access.profiles && strings.HasPrefix(path, "/debug/pprof/") {
-		pprofhandler.PprofHandler(ctx)
+	if d.access.profiles && (path == "/debug/pprof" || strings.HasPrefix(path, "/debug/pprof/")) {
+		h.serveProfile(ctx, path)
 		return
 	}
 	method := string(ctx.Method())
@@ -174,6 +178,21 @@ func (h *handler) dispatch(d *door, ctx *fasthttp.RequestCtx) {
 		return
 	}
 	answerUnrouted(ctx, clipped([]byte(path)), allowed)
+}
+
+// serveProfile serves a profile, or the list of all at /debug/pprof/, which is not
+// fasthttp's: it answers a path that ends in a slash with nothing.
+func (h *handler) serveProfile(ctx *fasthttp.RequestCtx, path string) {
+	switch {
+	case path == "/debug/pprof": // the list's links are relative
+		ctx.Redirect("/debug/pprof/", http.StatusMovedPermanently)
+	case path == "/debug/pprof/":
+		h.profiles(ctx)
+	case strings.HasSuffix(path, "/"):
+		answerUnrouted(ctx, clipped([]byte(path)), nil)
+	default:
+		pprofhandler.PprofHandler(ctx)
+	}
 }
 
 func (h *handler) answerError(ctx *fasthttp.RequestCtx, err error, path string) {

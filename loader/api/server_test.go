@@ -195,12 +195,31 @@ func TestProfilesAreOnTheAdminSocketOnly(t *testing.T) {
 	if status, _, body := admin.do(t, "GET", "/debug/pprof/goroutine?debug=1"); status != 200 || !strings.Contains(body, "goroutine profile") {
 		t.Errorf("pprof: %d %.100s", status, body)
 	}
+	status, header, body := admin.do(t, "GET", "/debug/pprof/")
+	if status != 200 || !strings.HasPrefix(header.Get("Content-Type"), "text/html") {
+		t.Errorf("the list of profiles: %d %s", status, header.Get("Content-Type"))
+	}
+	for _, name := range []string{"goroutine", "heap", "allocs", "mutex", "profile", "trace"} {
+		if !strings.Contains(body, "href='"+name+"?") {
+			t.Errorf("the list of profiles lacks %s: %.2000s", name, body)
+		}
+	}
+	if status, _, body := admin.do(t, "GET", "/debug/pprof"); status != 200 || !strings.Contains(body, "goroutine") {
+		t.Errorf("without the slash: %d %.100s", status, body)
+	}
+	status, header, body = admin.do(t, "GET", "/debug/pprof/heap/")
+	wantProblem(t, status, header, body, 404, CodeNotFound)
+	if status, _, _ := admin.do(t, "GET", "/debug/pprof/nonsense"); status != 404 {
+		t.Errorf("no such profile: %d", status)
+	}
 	if status, _, _ := admin.do(t, "GET", "/v1/version"); status != 200 {
 		t.Errorf("the admin socket serves the API too: %d", status)
 	}
 	api := serveUnix(t, SocketName, nil)
-	status, header, body := api.do(t, "GET", "/debug/pprof/goroutine")
-	wantProblem(t, status, header, body, 404, CodeNotFound)
+	for _, path := range []string{"/debug/pprof", "/debug/pprof/", "/debug/pprof/goroutine"} {
+		status, header, body = api.do(t, "GET", path)
+		wantProblem(t, status, header, body, 404, CodeNotFound)
+	}
 }
 
 func TestTCPReadsWithoutATokenAndChangesWithOne(t *testing.T) {

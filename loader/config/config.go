@@ -100,8 +100,8 @@ type IO struct {
 	// Reads in flight, per dataset, for bytes that are not in the page cache.
 	ColdReads int `yaml:"cold_reads"`
 
-	// Files kept open between reads, per dataset. 0: 16384, or a quarter of the
-	// process's limit on descriptors where that is less.
+	// Files kept open between reads, per dataset. 0: 16384. All datasets together
+	// keep at most about three quarters of the process's limit on descriptors.
 	OpenFiles int `yaml:"open_files"`
 }
 

@@ -156,8 +156,8 @@ type Record struct {
 func appendRecord(b []byte, number int64, r *Record) ([]byte, error) {
 	const limit = 1<<16 - 1
 	if len(r.Name) > limit || len(r.Version.Tag) > limit || len(r.Extra) > limit {
-		return b, fmt.Errorf("object %.80q...: name of %d, tag of %d, data of %d bytes: an index holds at most %d each",
-			r.Name, len(r.Name), len(r.Version.Tag), len(r.Extra), limit)
+		return b, refused(fmt.Sprintf("%.80s...", r.Name), fmt.Sprintf("name of %d, tag of %d, data of %d bytes: an index holds at most %d each",
+			len(r.Name), len(r.Version.Tag), len(r.Extra), limit), "give the file a shorter path")
 	}
 	at, le := len(b), binary.LittleEndian
 	b = le.AppendUint32(b, 0)

@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"github.com/bmatcuk/doublestar/v4"
+
+	"github.com/stokerio/stoker/backend"
 )
 
 // maxPatterns bounds what the braces of all include patterns may expand to.
@@ -37,6 +39,7 @@ type includePattern struct {
 }
 
 // CompileInclude checks patterns and prepares them for matching.
+// Errors: Invalid.
 func CompileInclude(patterns []string) (*Include, error) {
 	in := &Include{patterns: patterns, literal: map[string]struct{}{}, byBase: map[string][]includePattern{}}
 	if len(patterns) == 0 {
@@ -45,21 +48,26 @@ func CompileInclude(patterns []string) (*Include, error) {
 	total := 0
 	for _, p := range patterns {
 		if problem := checkPattern(p); problem != "" {
-			return nil, fmt.Errorf("include pattern %q: %s", p, problem)
+			return nil, invalidPattern(p, problem)
 		}
 		expanded, err := expandBraces(p, maxPatterns-total)
 		if err != nil {
-			return nil, fmt.Errorf("include pattern %q: %w", p, err)
+			return nil, invalidPattern(p, err.Error())
 		}
 		total += len(expanded)
 		for _, e := range expanded {
 			if !doublestar.ValidatePattern(e) {
-				return nil, fmt.Errorf("include pattern %q: %q is no valid pattern: check its brackets", p, e)
+				return nil, invalidPattern(p, fmt.Sprintf("%q is no valid pattern: check its brackets", e))
 			}
 			in.add(e)
 		}
 	}
 	return in, nil
+}
+
+func invalidPattern(pattern, problem string) error {
+	return &backend.Error{Kind: backend.Invalid, Op: "use include pattern", Object: pattern, Detail: problem,
+		Remedy: "correct the pattern given with --include: it matches paths relative to the dataset's directory, as in '**/*.jpg'"}
 }
 
 // checkPattern says what is wrong with the form of a pattern as a relative path.
@@ -119,6 +127,45 @@ func (in *Include) matchBase(base string, rest []byte, hidden bool) bool {
 		}
 	}
 	return false
+}
+
+// MatchBelow reports whether a file in that directory, at any depth, could belong
+// to the dataset.
+func (in *Include) MatchBelow(directory []byte) bool {
+	name, hidden := string(directory), Hidden(directory)
+	for literal := range in.literal {
+		if strings.HasPrefix(literal, name+"/") {
+			return true
+		}
+	}
+	for base, patterns := range in.byBase {
+		for _, p := range patterns {
+			if hidden && !p.hidden {
+				continue
+			}
+			// The base's own characters mean themselves, which it has none to escape.
+			if reachesBelow(strings.TrimPrefix(base+"/"+p.glob, "/"), name) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// reachesBelow reports whether a pattern could match a path in a directory, going by
+// whole components.
+func reachesBelow(pattern, directory string) bool {
+	for part := range strings.SplitSeq(directory, "/") {
+		component, rest, more := strings.Cut(pattern, "/")
+		if component == "**" {
+			return true
+		}
+		if !more || !doublestar.MatchUnvalidated(component, part) {
+			return false
+		}
+		pattern = rest
+	}
+	return true
 }
 
 // String names the patterns for people.

@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	"pgregory.net/rapid"
+
+	"github.com/stokerio/stoker/backend"
 )
 
 func TestIncludePatterns(t *testing.T) {
@@ -64,8 +66,32 @@ func TestIncludeRefusesBadPatterns(t *testing.T) {
 		strings.Repeat("{a,b}", 20):    "more than 100000",
 		"{0..1000000000}{1..10000000}": "more than 100000",
 	} {
-		if _, err := CompileInclude([]string{pattern}); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := CompileInclude([]string{pattern}); err == nil || !strings.Contains(err.Error(), want) || backend.RemedyOf(err) == "" {
 			t.Errorf("%q: error %v, want one with %q", pattern, err, want)
+		}
+	}
+}
+
+func TestMatchBelowTellsDirectoriesThatCouldHoldFiles(t *testing.T) {
+	for _, c := range []struct {
+		patterns, directory string
+		want                bool
+	}{
+		{"", "cat", true}, {"", "cat/deep", true}, {"", ".git", false}, {"", "cat/.git", false},
+		{"**/*.jpg", "a/b", true}, {"*/*.jpg", "a", true}, {"*/*.jpg", "a/b", false}, {"*.jpg", "a", false},
+		{"train/**", "train", true}, {"train/**", "train/x/y", true}, {"train/**", "val", false}, {"train/a/*.jpg", "train", true},
+		{"a/b/c.jpg", "a/b", true}, {"a/b/c.jpg", "a/c", false}, {".x/*", ".x", true}, {"{a,b}/*", "b", true}, {"a/x[12]/*", "a/x1", true},
+	} {
+		var patterns []string
+		if c.patterns != "" {
+			patterns = []string{c.patterns}
+		}
+		in, err := CompileInclude(patterns)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := in.MatchBelow([]byte(c.directory)); got != c.want {
+			t.Errorf("%q below %q: %v", c.patterns, c.directory, got)
 		}
 	}
 }
@@ -98,6 +124,7 @@ func FuzzInclude(f *testing.F) {
 	f.Fuzz(func(t *testing.T, pattern, name string) {
 		if in, err := CompileInclude([]string{pattern}); err == nil {
 			in.Match([]byte(name))
+			in.MatchBelow([]byte(name))
 		}
 	})
 }

@@ -121,8 +121,8 @@ func (x *Index) Close() error {
 func (x *Index) Record(number int64, scratch *[]byte) (Record, error) {
 	if number < 0 || number >= x.header.records {
 		return Record{}, &backend.Error{
-			Kind: backend.OutOfRange, Op: "read index", Object: x.path,
-			Detail: fmt.Sprintf("sample %d is not in [0, %d)", number, x.header.records),
+			Kind: backend.OutOfRange, Op: "find", Object: fmt.Sprintf("sample %d", number),
+			Detail: fmt.Sprintf("it is not in [0, %d)", x.header.records), Remedy: "ask for a sample within [0, len)",
 		}
 	}
 	start, end, err := x.bounds(number, scratch)
@@ -225,9 +225,17 @@ func (x *Index) Verify(ctx context.Context) error {
 	return nil
 }
 
+// remedyIndex is what helps against an index that cannot be read.
+const remedyIndex = "build the index anew with `stoker dataset add --replace`; if it comes back, check the disk"
+
+// CorruptIndex is the error for an index whose content its format cannot accept.
+func (x *Index) CorruptIndex(detail string) error {
+	return &backend.Error{Kind: backend.Corrupt, Op: "read index", Object: x.path, Detail: detail, Remedy: remedyIndex}
+}
+
 func (x *Index) corrupt(op string, err error) error {
 	return &backend.Error{Kind: backend.Corrupt, Op: op, Object: x.path, Err: err,
-		Detail: "remove the dataset and add it again"}
+		Remedy: remedyIndex}
 }
 
 func (x *Index) corruptRecord(number int64, err error) error {

@@ -218,7 +218,7 @@ func TestAnIndexTruncatedWhileOpenIsCorrupt(t *testing.T) {
 	for _, table := range [][]byte{x.table, nil} { // mapped, and where that cannot be
 		y := &Index{path: x.path, file: x.file, header: x.header, meta: x.meta, table: table}
 		for _, n := range []int64{0, 59999} {
-			if _, err := y.Record(n, &scratch); backend.KindOf(err) != backend.Corrupt {
+			if _, err := y.Record(n, &scratch); backend.KindOf(err) != backend.Corrupt || backend.RemedyOf(err) == "" {
 				t.Errorf("record %d: %v, want kind corrupt", n, err)
 			}
 		}
@@ -229,7 +229,7 @@ func TestRecordRefusesNumbersOutsideTheIndex(t *testing.T) {
 	x := openIndex(t, writeIndex(t, t.TempDir(), makeRecords(3), makeMeta(3)))
 	var scratch []byte
 	for _, n := range []int64{-1, 3, 1 << 62} {
-		if _, err := x.Record(n, &scratch); backend.KindOf(err) != backend.OutOfRange {
+		if _, err := x.Record(n, &scratch); backend.KindOf(err) != backend.OutOfRange || backend.RemedyOf(err) == "" {
 			t.Errorf("record %d: %v, want kind out_of_range", n, err)
 		}
 	}
@@ -237,10 +237,10 @@ func TestRecordRefusesNumbersOutsideTheIndex(t *testing.T) {
 
 func TestOpenIndexTellsWhatIsMissing(t *testing.T) {
 	dir := t.TempDir()
-	if _, err := OpenIndex(filepath.Join(dir, "none.idx")); backend.KindOf(err) != backend.NotFound {
+	if _, err := OpenIndex(filepath.Join(dir, "none.idx")); backend.KindOf(err) != backend.NotFound || backend.RemedyOf(err) == "" {
 		t.Errorf("%v, want kind not_found", err)
 	}
-	if _, err := OpenIndex(dir); backend.KindOf(err) != backend.Corrupt {
+	if _, err := OpenIndex(dir); backend.KindOf(err) != backend.Corrupt || backend.RemedyOf(err) == "" {
 		t.Errorf("%v, want kind corrupt", err)
 	}
 }

@@ -1,8 +1,8 @@
 package dataset
 
 import (
+	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"os"
 
@@ -28,11 +28,13 @@ type Listing struct {
 	Seen    string         // a few of the files that were left out, for error messages
 
 	sorter *sorter
+	links  LeftOut
 }
 
 // List lists an origin's objects once and keeps those that in matches. visit, which
 // may be nil, sees every object, included or not, before it is judged; what it is
-// given is borrowed. Temporary files live in dir, which is created if it is not
+// given is borrowed. What the origin leaves out although in would take it, or files
+// in it, counts in Skipped under the origin's reason. Temporary files live in dir, which is created if it is not
 // there. The caller closes the Listing.
 //
 // Errors: Permission or Unavailable of the origin or of dir, NotFound if no file is
@@ -62,9 +64,13 @@ func List(ctx context.Context, store backend.Store, in *Include, dir string, pro
 			}
 		}
 		return l.judge(&o, included)
+	}, func(name []byte, reason string) {
+		if l.links.Add(in, name) {
+			l.Skipped[reason]++
+		}
 	})
 	if err == nil && l.Files == 0 {
-		err = l.nothing(in, seen)
+		err = NothingFound(in, seen, l.Seen, l.links)
 	}
 	if err != nil {
 		l.Close()
@@ -85,16 +91,16 @@ func (l *Listing) judge(o *backend.Object, included bool) error {
 	}
 	if o.Version.Size < 0 {
 		return &backend.Error{Kind: backend.Corrupt, Op: "list", Object: string(o.Name),
-			Detail: fmt.Sprintf("the origin says its size is %d", o.Version.Size)}
+			Detail: fmt.Sprintf("the origin says its size is %d", o.Version.Size), Remedy: "check the file system"}
 	}
 	if l.Files > 0 && o.Origin != l.Origin {
-		return fmt.Errorf("%q is of origin %q, files before it of %q", o.Name, o.Origin, l.Origin)
+		return refused(string(o.Name), fmt.Sprintf("it is of origin %q, files before it of %q", o.Origin, l.Origin), "add each origin as a dataset of its own")
 	}
 	l.Origin = o.Origin
 	l.Files++
 	l.Bytes += o.Version.Size
 	if l.Bytes < 0 {
-		return errors.New("the files' sizes add up to more than 2^63 bytes")
+		return refused(string(o.Name), "with it, the files' sizes add up to more than 2^63 bytes", "leave it out with --include")
 	}
 	return l.sorter.add(&Record{Name: o.Name, Version: o.Version, Label: -1})
 }
@@ -116,13 +122,53 @@ func (l *Listing) Unskip(name []byte) {
 	}
 }
 
-// nothing is the error for an origin without a file of the dataset.
-func (l *Listing) nothing(in *Include, seen int64) error {
-	detail := fmt.Sprintf("looked for %s; the directory holds no file at all", in)
-	if seen > 0 {
-		detail = fmt.Sprintf("looked for %s; saw %d other files, among them%s", in, seen, l.Seen)
+// refused is the error for files that make no dataset.
+func refused(object, detail, remedy string) error {
+	return &backend.Error{Kind: backend.Invalid, Op: "index", Object: object, Detail: detail, Remedy: remedy}
+}
+
+// LeftOut counts what an origin left out of its listing although patterns would take
+// it, or files in it.
+type LeftOut struct {
+	count int64
+	first string
+}
+
+// Add counts a name as backend.Lister tells it, if in would take it.
+func (l *LeftOut) Add(in *Include, name []byte) bool {
+	directory, isDirectory := bytes.CutSuffix(name, []byte{'/'})
+	if !in.Match(directory) && !(isDirectory && in.MatchBelow(directory)) {
+		return false
 	}
-	return &backend.Error{Kind: backend.NotFound, Op: "find", Object: "files of the dataset", Detail: detail}
+	if l.count++; l.count == 1 {
+		l.first = string(name)
+	}
+	return true
+}
+
+// NothingFound is the error for an origin without a file of the dataset: seen files
+// are there that the patterns do not take, among them examples (which may be empty).
+func NothingFound(in *Include, seen int64, examples string, links LeftOut) error {
+	e := &backend.Error{Kind: backend.NotFound, Op: "find", Object: "files of the dataset"}
+	switch {
+	case seen == 0 && links.count == 0:
+		e.Detail = fmt.Sprintf("looked for %s; the directory holds no file at all", in)
+		e.Remedy = "give the directory that holds the files"
+	case seen == 0:
+		e.Detail = fmt.Sprintf("looked for %s; the directory holds no file", in)
+	case examples == "":
+		e.Detail = fmt.Sprintf("looked for %s; saw %d other files", in, seen)
+	default:
+		e.Detail = fmt.Sprintf("looked for %s; saw %d other files, among them%s", in, seen, examples)
+	}
+	switch {
+	case links.count > 0:
+		e.Detail += fmt.Sprintf("; symbolic links left out because they lead out of the directory or nowhere: %d, such as %q", links.count, links.first)
+		e.Remedy = "copy the files into the directory, or add the directory that holds them"
+	case seen > 0:
+		e.Remedy = "choose files with --include, or give the directory that holds them; hidden files are taken only by a pattern that names the dot"
+	}
+	return e
 }
 
 // Each calls visit for every file, in order; what visit is given is borrowed. It may
@@ -162,7 +208,8 @@ func ReadObject(ctx context.Context, store backend.Store, o *backend.Object, p [
 	size := o.Version.Size
 	if offset < 0 || int64(len(p)) > size-offset {
 		return &backend.Error{Kind: backend.OutOfRange, Op: "read", Object: string(o.Name),
-			Detail: fmt.Sprintf("%d bytes from %d of %d", len(p), offset, size)}
+			Detail: fmt.Sprintf("%d bytes from %d of %d", len(p), offset, size),
+			Remedy: "the file is shorter than it says: write it again, or leave it out with --include"}
 	}
 	for len(p) > 0 {
 		start := offset - offset%backend.MaxChunkBytes

@@ -119,7 +119,7 @@ func (s *sorter) each(visit func(r *Record) error) error {
 			return fmt.Errorf("sort file list: %w", err)
 		}
 		if !first && bytes.Equal(last, r.Name) {
-			return fmt.Errorf("origin lists %q twice", r.Name)
+			return refused(string(r.Name), "the origin lists it twice", "add the dataset again while nobody changes its directory")
 		}
 		first, last = false, append(last[:0], r.Name...)
 		return visit(&r)

@@ -215,14 +215,14 @@ func syncDirectory(dir string) error {
 
 // fileError gives an error of the local file system its kind.
 func fileError(op, path string, err error) error {
-	kind := backend.Unavailable
+	kind, remedy := backend.Unavailable, "check the device that the daemon's data directory is on"
 	switch {
 	case errors.Is(err, os.ErrNotExist):
-		kind = backend.NotFound
+		kind, remedy = backend.NotFound, remedyIndex
 	case errors.Is(err, os.ErrPermission), errors.Is(err, syscall.EROFS):
-		kind = backend.Permission
+		kind, remedy = backend.Permission, "give the daemon's user the right to write its data directory, or choose another with --data-dir"
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
-		kind = backend.NoSpace
+		kind, remedy = backend.NoSpace, "free space there, or choose another data directory with --data-dir"
 	}
-	return &backend.Error{Kind: kind, Op: op, Object: path, Err: err}
+	return &backend.Error{Kind: kind, Op: op, Object: path, Err: err, Remedy: remedy}
 }

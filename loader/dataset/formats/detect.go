@@ -24,8 +24,8 @@ var errDecided = errors.New("decided")
 
 // Detect tells an origin's format by the names of its files: tokens if every one
 // that the patterns include (none: that is not hidden) is a .bin or .idx, else raw.
-// What people keep beside token files does not count: see besideTokens. It stops at
-// the first file that settles it, and reads the header of one .bin for its words.
+// What people keep beside token files does not count: see besideTokens. It stops
+// soon after the first file that settles it, and reads the header of one .bin for its words.
 //
 // Errors: NotFound if there is no file, those of the origin, and Corrupt if the .bin
 // that it reads is not what it begins as.
@@ -47,37 +47,74 @@ func detect(ctx context.Context, store backend.Store, include []string, dtype da
 		return Detection{}, fmt.Errorf("%T has no list of objects", store)
 	}
 	s := sighting{in: in}
-	if err := lister.Objects(ctx, s.visit); err != nil && !errors.Is(err, errDecided) {
+	if err := lister.Objects(ctx, s.visit, s.leftOut); err != nil && !errors.Is(err, errDecided) {
 		return Detection{}, err
 	}
 	switch {
 	case s.other != "":
-		return Detection{Format: raw.Format, Saw: fmt.Sprintf("files that are no token files, such as %q", s.other)}, nil
+		return s.raw(s.other), nil
+	case s.tooMany:
+		return Detection{Format: raw.Format, Saw: fmt.Sprintf("more than %d .bin or .idx files, which --format tokens does not take", tokens.MaxFiles)}, nil
 	case s.bins > 0:
 		return s.tokens(ctx, store, dtype)
 	case s.beside != "":
-		return Detection{Format: raw.Format, Saw: fmt.Sprintf("files that are no token files, such as %q", s.beside)}, nil
+		return s.raw(s.beside), nil
+	case len(s.indexes) > 0:
+		return s.raw(string(s.indexes[0].Name)), nil
 	}
-	if len(s.indexes) > 0 {
-		return Detection{Format: raw.Format, Saw: fmt.Sprintf("files that are no token files, such as %q", s.indexes[0].Name)}, nil
-	}
-	return Detection{}, &backend.Error{Kind: backend.NotFound, Op: "find", Object: "files of the dataset",
-		Detail: fmt.Sprintf("looked for %s; saw %d other files", in, s.left)}
+	return Detection{}, dataset.NothingFound(in, s.left, "", s.links)
 }
 
 // sighting is what a listing has shown so far.
 type sighting struct {
 	in      *dataset.Include
 	bins    int             // .bin files
-	left    int             // files not included
+	left    int64           // files not included
 	first   *backend.Object // the first .bin by name
 	indexes []backend.Object
 	other   string // a file that is no token file
+	after   int    // files seen after other
 	beside  string // a file that does not count beside token files
+	tooMany bool   // more .bin or .idx files than a dataset of tokens may have
+	links   dataset.LeftOut
+
+	// Of the .bin files: their bytes, how many are in sub-directories, one of their
+	// top-level directories, and whether there is another.
+	bytes   int64
+	nested  int
+	class   string
+	classes bool
 }
+
+const (
+	// lookAfter is how many files are looked at for a .bin, for the words of a
+	// detection, once it is decided.
+	lookAfter = 1000
+	// From classFiles files of at most classMeanBytes each on, .bin files that all
+	// lie in sub-directories look like samples of classes, not like token files.
+	classFiles     = 8
+	classMeanBytes = 1 << 20
+)
+
+// raw describes files of which at least one, named, is no token file.
+func (s *sighting) raw(other string) Detection {
+	saw := fmt.Sprintf("files that are no token files, such as %q", other)
+	if s.bins > 0 {
+		saw += fmt.Sprintf(", beside .bin files such as %q: if those alone are meant, add them with --format tokens", s.first.Name)
+	}
+	return Detection{Format: raw.Format, Saw: saw}
+}
+
+// leftOut is told of names that the listing leaves out.
+func (s *sighting) leftOut(name []byte, _ string) { s.links.Add(s.in, name) }
 
 // visit sorts one file into what was seen.
 func (s *sighting) visit(o backend.Object) error {
+	if s.other != "" {
+		if s.after++; s.bins > 0 || s.after > lookAfter {
+			return errDecided
+		}
+	}
 	isIndex := bytes.HasSuffix(o.Name, []byte(".idx"))
 	if !s.in.Match(o.Name) && !(isIndex && !dataset.Hidden(o.Name)) {
 		s.left++
@@ -88,23 +125,40 @@ func (s *sighting) visit(o backend.Object) error {
 		o.Name = bytes.Clone(o.Name)
 		s.indexes = append(s.indexes, o)
 	case bytes.HasSuffix(o.Name, []byte(".bin")):
-		s.bins++
-		if s.first == nil || bytes.Compare(o.Name, s.first.Name) < 0 {
-			o.Name = bytes.Clone(o.Name)
-			s.first = &o
-		}
+		s.bin(o)
 	case besideTokens(o.Name):
 		s.beside = string(o.Name)
 		return nil
-	default:
+	case s.other == "":
 		s.other = string(o.Name)
-		return errDecided
 	}
 	if s.bins > tokens.MaxFiles || len(s.indexes) > tokens.MaxFiles {
-		s.other = string(o.Name)
+		s.tooMany = true
 		return errDecided
 	}
 	return nil
+}
+
+// bin notes a .bin file.
+func (s *sighting) bin(o backend.Object) {
+	s.bins++
+	s.bytes += o.Version.Size
+	if class, _, ok := bytes.Cut(o.Name, []byte{'/'}); ok {
+		if s.nested++; s.class == "" {
+			s.class = string(class)
+		}
+		s.classes = s.classes || s.class != string(class)
+	}
+	if s.first == nil || bytes.Compare(o.Name, s.first.Name) < 0 {
+		o.Name = bytes.Clone(o.Name)
+		s.first = &o
+	}
+}
+
+// looksLikeClasses reports whether the .bin files may be samples in directories that
+// are their classes.
+func (s *sighting) looksLikeClasses() bool {
+	return s.classes && s.nested == s.bins && s.bins >= classFiles && s.bytes/int64(s.bins) <= classMeanBytes
 }
 
 // besideTokens reports whether a file is of a kind that tools and people leave beside
@@ -142,6 +196,9 @@ func (s *sighting) tokens(ctx context.Context, store backend.Store, dtype datase
 	saw := fmt.Sprintf("%d %s %s, %s", s.bins, f.Layout, what, f.DType)
 	if f.Layout == tokens.Bare && dtype == "" {
 		saw += " (assumed: bare files do not say it)"
+	}
+	if f.Layout == tokens.Bare && s.looksLikeClasses() {
+		saw += "; all are small and in sub-directories: if each is a sample and its directory a class, add them with --format raw"
 	}
 	return Detection{Format: tokens.Format, Saw: saw}, nil
 }

@@ -40,7 +40,8 @@ func Scan(ctx context.Context, store backend.Store, opts Options, dir string, pr
 	case tokens.Format:
 		info, err = tokens.Scan(ctx, store, tokens.Options{Include: opts.Include, DType: opts.DType}, dir, progress)
 	default:
-		err = fmt.Errorf("format %q is not known: use %q, %q or %q", format, Auto, raw.Format, tokens.Format)
+		err = &backend.Error{Kind: backend.Invalid, Op: "use format", Object: format, Detail: "it is not known",
+			Remedy: fmt.Sprintf("use %q, %q or %q", Auto, raw.Format, tokens.Format)}
 	}
 	return info, saw, err
 }
@@ -58,6 +59,6 @@ func Open(idx *dataset.Index, opts ViewOptions) (dataset.View, error) {
 	case tokens.Format:
 		return tokens.Open(idx, tokens.ViewOptions{BlockSize: opts.BlockSize})
 	default:
-		return nil, fmt.Errorf("open index %s: format %q is not known to this release", idx.Path(), format)
+		return nil, idx.CorruptIndex(fmt.Sprintf("its format %q is not known to this release", format))
 	}
 }

@@ -28,6 +28,9 @@ func writeFiles(t *testing.T, names, content string) dirstore.Store {
 	return dirstore.Store{Dir: dir}
 }
 
+const classesSaw = "8 bare .bin files, uint16 (assumed: bare files do not say it); all are small and in sub-directories: " +
+	"if each is a sample and its directory a class, add them with --format raw"
+
 func TestDetectSaysWhatItSaw(t *testing.T) {
 	testdata := func(name string) dirstore.Store { return dirstore.Store{Dir: "../tokens/testdata/" + name} }
 	for name, c := range map[string]struct {
@@ -43,7 +46,10 @@ func TestDetectSaysWhatItSaw(t *testing.T) {
 		"included":        {testdata("megatron"), "a.bin", "tokens", "1 Megatron .bin/.idx pair, uint16"},
 		"beside notes":    {writeFiles(t, "a.bin README.md prepare.py meta.pkl .git/x", "ab"), "", "tokens", "1 bare .bin file, uint16 (assumed: bare files do not say it)"},
 		"images":          {writeFiles(t, "cat/a.jpg dog/b.jpg", "x"), "", "raw", `files that are no token files, such as "cat/a.jpg"`},
-		"mixed":           {writeFiles(t, "a.bin b.jpg", "xy"), "", "raw", `files that are no token files, such as "b.jpg"`},
+		"mixed":           {writeFiles(t, "a.bin b.jpg", "xy"), "", "raw", `files that are no token files, such as "b.jpg", beside .bin files such as "a.bin": if those alone are meant, add them with --format tokens`},
+		"stray before":    {writeFiles(t, "a.jpg b.bin", "xy"), "", "raw", `files that are no token files, such as "a.jpg", beside .bin files such as "b.bin": if those alone are meant, add them with --format tokens`},
+		"classes":         {writeFiles(t, "0/a.bin 0/b.bin 0/c.bin 0/d.bin 1/a.bin 1/b.bin 1/c.bin 1/d.bin", "xy"), "", "tokens", classesSaw},
+		"one class":       {writeFiles(t, "0/a.bin 0/b.bin 0/c.bin 0/d.bin 0/e.bin 0/f.bin 0/g.bin 0/h.bin", "xy"), "", "tokens", "8 bare .bin files, uint16 (assumed: bare files do not say it)"},
 		"only notes":      {writeFiles(t, "a.json", "xy"), "", "raw", `files that are no token files, such as "a.json"`},
 		"only idx":        {writeFiles(t, "a.idx", "xy"), "", "raw", `files that are no token files, such as "a.idx"`},
 		"include chooses": {writeFiles(t, "a.bin b.jpg", "xy"), "*.bin", "tokens", "1 bare .bin file, uint16 (assumed: bare files do not say it)"},
@@ -57,11 +63,28 @@ func TestDetectSaysWhatItSaw(t *testing.T) {
 			t.Errorf("%s: %+v (%v), want %s: %s", name, d, err, c.format, c.saw)
 		}
 	}
-	if _, err := Detect(context.Background(), writeFiles(t, ".x", ""), nil, ""); backend.KindOf(err) != backend.NotFound {
+	if _, err := Detect(context.Background(), writeFiles(t, ".x", ""), nil, ""); backend.KindOf(err) != backend.NotFound || backend.RemedyOf(err) == "" {
 		t.Errorf("nothing: %v, want kind not_found", err)
 	}
-	if _, err := Detect(context.Background(), writeFiles(t, "a.bin", "xyz"), nil, ""); backend.KindOf(err) != backend.Corrupt {
+	if _, err := Detect(context.Background(), writeFiles(t, "a.bin", "xyz"), nil, ""); backend.KindOf(err) != backend.Corrupt || !strings.Contains(backend.RemedyOf(err), "--format raw") {
 		t.Errorf("odd length: %v, want kind corrupt", err)
+	}
+}
+
+func TestADirectoryOfLinksThatLeadOutsideSaysSo(t *testing.T) {
+	elsewhere := writeFiles(t, "cat/1.jpg dog/1.jpg", "x")
+	store := dirstore.Store{Dir: t.TempDir()}
+	for _, class := range []string{"cat", "dog"} {
+		if err := os.Symlink(filepath.Join(elsewhere.Dir, class), filepath.Join(store.Dir, class)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for format, include := range map[string][]string{"auto": nil, "raw": {"**/*.jpg"}} {
+		_, _, err := Scan(context.Background(), store, Options{Format: format, Include: include}, t.TempDir(), nil)
+		if backend.KindOf(err) != backend.NotFound || !strings.Contains(err.Error(), "lead out of the directory or nowhere: 2") ||
+			!strings.Contains(backend.RemedyOf(err), "copy the files") {
+			t.Errorf("format %s: %v", format, err)
+		}
 	}
 }
 
@@ -89,7 +112,7 @@ func TestScanAndOpenGoByTheFormat(t *testing.T) {
 		}
 	}
 	if _, _, err := Scan(context.Background(), store, Options{Format: "parquet"}, t.TempDir(), nil); err == nil ||
-		!strings.Contains(err.Error(), "parquet") {
+		!strings.Contains(err.Error(), "parquet") || backend.RemedyOf(err) == "" {
 		t.Errorf("unknown format: %v", err)
 	}
 }

@@ -164,6 +164,21 @@ func checkPlan(t *rapid.T, store dirstore.Store, p *dataset.Plan, samples []int6
 	}
 }
 
+func TestClassesBehindLinksThatLeadOutsideAreCounted(t *testing.T) {
+	elsewhere, store := writeTree(t, map[string]string{"cat/1.jpg": "x", "2.jpg": "x"}), writeTree(t, map[string]string{"dog/1.jpg": "x"})
+	for link, target := range map[string]string{"cat": "cat", "dog/2.jpg": "2.jpg", ".hidden": "cat"} {
+		if err := os.Symlink(filepath.Join(elsewhere.Dir, target), filepath.Join(store.Dir, link)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, include := range [][]string{nil, {"**/*.jpg"}, {"*/*.jpg"}} {
+		info, err := Scan(context.Background(), store, Options{Include: include}, t.TempDir(), nil)
+		if err != nil || len(info.Skipped) != 1 || info.Skipped[backend.LinkOutside] != 2 {
+			t.Errorf("%q: skipped %v, %v", include, info.Skipped, err)
+		}
+	}
+}
+
 func TestScanErrorsSayWhatWasSoughtAndSeen(t *testing.T) {
 	for name, c := range map[string]struct {
 		files   map[string]string
@@ -174,11 +189,11 @@ func TestScanErrorsSayWhatWasSoughtAndSeen(t *testing.T) {
 		"empty directory": {nil, nil, backend.NotFound, "no file at all"},
 		"only hidden":     {map[string]string{".a": ""}, nil, backend.NotFound, `".a"`},
 		"no match":        {map[string]string{"a.png": ""}, []string{"*.jpg"}, backend.NotFound, `looked for *.jpg; saw 1 other files, among them "a.png"`},
-		"bad pattern":     {map[string]string{"a.png": ""}, []string{"{"}, "", "not closed"},
+		"bad pattern":     {map[string]string{"a.png": ""}, []string{"{"}, backend.Invalid, "not closed"},
 	} {
 		dir := t.TempDir()
 		_, err := Scan(context.Background(), writeTree(t, c.files), Options{Include: c.include}, dir, nil)
-		if err == nil || backend.KindOf(err) != c.kind || !strings.Contains(err.Error(), c.want) {
+		if err == nil || backend.KindOf(err) != c.kind || !strings.Contains(err.Error(), c.want) || backend.RemedyOf(err) == "" {
 			t.Errorf("%s: %v, want kind %q with %q", name, err, c.kind, c.want)
 		}
 		if left, _ := os.ReadDir(dir); len(left) != 0 {
@@ -233,8 +248,8 @@ func TestOpenRefusesIndexesThatAreNotItsOwn(t *testing.T) {
 		"largest":        func(m *dataset.Meta) { m.MaxBytes = 1 << 40 },
 	} {
 		idx := writeIndex(t, dataset.Record{Name: []byte("a"), Label: -1, Version: backend.Version{Size: 3}}, change)
-		if _, err := Open(idx); err == nil {
-			t.Errorf("%s: no error", name)
+		if _, err := Open(idx); backend.RemedyOf(err) == "" {
+			t.Errorf("%s: %v, want an error with a remedy", name, err)
 		}
 	}
 	idx := writeIndex(t, dataset.Record{Name: []byte("a"), Label: 7, Version: backend.Version{Size: 3}}, func(*dataset.Meta) {})
@@ -243,7 +258,7 @@ func TestOpenRefusesIndexesThatAreNotItsOwn(t *testing.T) {
 		t.Fatal(err)
 	}
 	var p dataset.Plan
-	if err := v.Plan(&p, []int64{0}); backend.KindOf(err) != backend.Corrupt {
+	if err := v.Plan(&p, []int64{0}); backend.KindOf(err) != backend.Corrupt || backend.RemedyOf(err) == "" {
 		t.Errorf("label of no class: %v, want kind corrupt", err)
 	}
 }
@@ -279,7 +294,7 @@ type synthetic struct {
 	files int
 }
 
-func (s synthetic) Objects(_ context.Context, visit func(backend.Object) error) error {
+func (s synthetic) Objects(_ context.Context, visit func(backend.Object) error, _ func([]byte, string)) error {
 	name := make([]byte, 0, 64)
 	for i := range s.files {
 		k := i * 7919 % s.files // in no order
@@ -353,13 +368,13 @@ func TestEqualTreesGiveEqualIndexesWhateverTheListingsOrder(t *testing.T) {
 // reversed lists another origin's objects from the last to the first.
 type reversed struct{ synthetic }
 
-func (r reversed) Objects(ctx context.Context, visit func(backend.Object) error) error {
+func (r reversed) Objects(ctx context.Context, visit func(backend.Object) error, leftOut func([]byte, string)) error {
 	var all []backend.Object
 	err := r.synthetic.Objects(ctx, func(o backend.Object) error {
 		o.Name = bytes.Clone(o.Name)
 		all = append(all, o)
 		return nil
-	})
+	}, leftOut)
 	if err != nil {
 		return err
 	}

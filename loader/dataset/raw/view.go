@@ -18,13 +18,12 @@ type view struct {
 func Open(idx *dataset.Index) (dataset.View, error) {
 	meta := idx.Meta()
 	if meta.Info.Format != Format {
-		return nil, fmt.Errorf("open raw files: index %s is of format %q", idx.Path(), meta.Info.Format)
+		return nil, idx.CorruptIndex(fmt.Sprintf("it is of format %q, not %q", meta.Info.Format, Format))
 	}
 	if n := idx.Len(); meta.Info.Samples != n || meta.Info.Files != n || meta.Info.Bytes < 0 ||
 		meta.MaxBytes < 0 || meta.MaxBytes > meta.Info.Bytes {
-		return nil, &backend.Error{Kind: backend.Corrupt, Op: "open index", Object: idx.Path(),
-			Detail: fmt.Sprintf("metadata speaks of %d samples in %d files and %d bytes, the largest of %d; there are %d records",
-				meta.Info.Samples, meta.Info.Files, meta.Info.Bytes, meta.MaxBytes, n)}
+		return nil, idx.CorruptIndex(fmt.Sprintf("metadata speaks of %d samples in %d files and %d bytes, the largest of %d; there are %d records",
+			meta.Info.Samples, meta.Info.Files, meta.Info.Bytes, meta.MaxBytes, n))
 	}
 	return &view{index: idx, meta: meta}, nil
 }
@@ -77,9 +76,8 @@ func (v *view) record(sample int64, scratch *[]byte) (dataset.Record, error) {
 		return r, err
 	}
 	if r.Version.Size > v.meta.MaxBytes || int(r.Label) >= len(v.meta.Info.Classes) || r.Label < -1 {
-		return r, &backend.Error{Kind: backend.Corrupt, Op: "read index", Object: v.index.Path(),
-			Detail: fmt.Sprintf("sample %d, %q, has %d bytes and label %d; metadata allows %d and %d classes",
-				sample, r.Name, r.Version.Size, r.Label, v.meta.MaxBytes, len(v.meta.Info.Classes))}
+		return r, v.index.CorruptIndex(fmt.Sprintf("sample %d, %q, has %d bytes and label %d; metadata allows %d and %d classes",
+			sample, r.Name, r.Version.Size, r.Label, v.meta.MaxBytes, len(v.meta.Info.Classes)))
 	}
 	return r, nil
 }

@@ -17,7 +17,7 @@ type memory struct {
 	objects map[string][]byte
 }
 
-func (m memory) Objects(_ context.Context, visit func(backend.Object) error) error {
+func (m memory) Objects(_ context.Context, visit func(backend.Object) error, _ func([]byte, string)) error {
 	for name, content := range m.objects {
 		err := visit(backend.Object{Origin: "memory", Name: []byte(name), Version: backend.Version{Size: int64(len(content))}})
 		if err != nil {

@@ -62,7 +62,7 @@ func inspectMegatron(ctx context.Context, store backend.Store, bin, idx *backend
 }
 
 func (m *megatronIndex) corrupt(format string, args ...any) error {
-	return corrupt(m.idx, fmt.Sprintf(format, args...))
+	return corrupt(m.idx, fmt.Sprintf(format, args...), remedyPair)
 }
 
 // readHeader reads the header and holds its counts against the file's size.
@@ -76,8 +76,8 @@ func (m *megatronIndex) readHeader() error {
 		return err
 	}
 	if !hasMegatronMagic(head[:]) {
-		return m.corrupt("it begins with %q, a Megatron .idx with %q; move it away if it does not belong to %q",
-			head[:len(megatronMagic)], megatronMagic, m.bin.Name)
+		return m.corrupt("it begins with %q, a Megatron .idx, which it is by its name beside %q, with %q",
+			head[:len(megatronMagic)], m.bin.Name, megatronMagic)
 	}
 	le := binary.LittleEndian
 	if v := le.Uint64(head[9:]); v != 1 {
@@ -140,7 +140,7 @@ func (m *megatronIndex) checkSequences() (end int64, err error) {
 			}
 			if end += length * size; end > limit {
 				return 0, corrupt(m.bin, fmt.Sprintf("%d bytes, but sequence %d of %q ends at byte %d: it is cut short or belongs to another .idx",
-					limit, first+i, m.idx.Name, end))
+					limit, first+i, m.idx.Name, end), remedyPair)
 			}
 		}
 	}

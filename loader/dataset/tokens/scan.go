@@ -91,7 +91,8 @@ func (s *scanner) scan() (dataset.Info, error) {
 	}
 	if len(s.files) == 0 {
 		return dataset.Info{}, &backend.Error{Kind: backend.NotFound, Op: "find", Object: "token files",
-			Detail: fmt.Sprintf("looked for %s; the %d files found hold no tokens", in, listing.Files)}
+			Detail: fmt.Sprintf("looked for %s; the %d files found hold no tokens", in, listing.Files),
+			Remedy: "complete the files, or choose others with --include"}
 	}
 	return s.write(listing)
 }
@@ -106,7 +107,8 @@ func (s *scanner) visit(o *backend.Object, included bool) error {
 		s.included++
 	}
 	if max(s.included, len(s.indexes)) > MaxFiles {
-		return fmt.Errorf("more than %d token files: join them to larger ones", MaxFiles)
+		return &backend.Error{Kind: backend.Invalid, Op: "index", Object: string(o.Name), Detail: fmt.Sprintf("it is one more than %d token files", MaxFiles),
+			Remedy: "join them to larger files, choose some with --include, or index them as files with --format raw"}
 	}
 	return nil
 }
@@ -137,8 +139,10 @@ func (s *scanner) add(listing *dataset.Listing, r *dataset.Record) error {
 	}
 	if len(s.files) > 0 {
 		if a := s.files[0]; a.Layout != f.Layout || a.DType != f.DType {
-			return fmt.Errorf("%q holds %s tokens (%s), %q holds %s (%s): a dataset has one kind; choose one with include patterns",
-				a.record.Name, a.DType, a.Layout, r.Name, f.DType, f.Layout)
+			return &backend.Error{Kind: backend.Invalid, Op: "index", Object: string(r.Name),
+				Detail: fmt.Sprintf("%q holds %s tokens (%s), %q holds %s (%s): a dataset has one kind",
+					a.record.Name, a.DType, a.Layout, r.Name, f.DType, f.Layout),
+				Remedy: "choose one kind with --include"}
 		}
 	}
 	kept := *r
@@ -167,7 +171,8 @@ func (s *scanner) checkIndexes(listing *dataset.Listing, in *dataset.Include) er
 		}
 		if hasMegatronMagic(head) {
 			return &backend.Error{Kind: backend.NotFound, Op: "find", Object: bin,
-				Detail: fmt.Sprintf("%q is a Megatron index, but its tokens are not there: complete the copy or remove the .idx", name)}
+				Detail: fmt.Sprintf("%q is a Megatron index, but its tokens are not there", name),
+				Remedy: "complete the copy, or remove the .idx"}
 		}
 		if !matched {
 			listing.Unskip(idx.Name)

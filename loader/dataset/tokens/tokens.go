@@ -70,11 +70,11 @@ func Inspect(ctx context.Context, store backend.Store, bin, idx *backend.Object,
 		return File{}, err
 	}
 	if hasMegatronMagic(head) {
-		return File{}, corrupt(bin, "it begins as the .idx of a Megatron dataset: give it that name, beside its .bin")
+		return File{}, corrupt(bin, "it begins as the .idx of a Megatron dataset", "give it that name, beside its .bin, or leave it out with --include")
 	}
 	if f, ok, err := decodeLLMC(head, bin.Version.Size); ok || err != nil {
 		if err != nil {
-			return File{}, corrupt(bin, err.Error())
+			return File{}, corrupt(bin, err.Error(), remedyFile)
 		}
 		return f, nil
 	}
@@ -83,8 +83,7 @@ func Inspect(ctx context.Context, store backend.Store, bin, idx *backend.Object,
 	}
 	size := bin.Version.Size
 	if size%bare.Size() != 0 {
-		return File{}, corrupt(bin, fmt.Sprintf("its %d bytes are no whole number of %s tokens: give the type that it was written with, or write it again",
-			size, bare))
+		return File{}, corrupt(bin, fmt.Sprintf("its %d bytes are no whole number of %s tokens", size, bare), remedyLength)
 	}
 	return File{Layout: Bare, DType: bare, Tokens: size / bare.Size()}, nil
 }
@@ -95,10 +94,18 @@ func checkDType(d dataset.DType) error {
 	case "", dataset.Uint8, dataset.Int8, dataset.Uint16, dataset.Int16, dataset.Uint32, dataset.Int32, dataset.Uint64, dataset.Int64:
 		return nil
 	}
-	return fmt.Errorf("dtype %q is no type of tokens: use uint8, int8, uint16, int16, uint32, int32, uint64 or int64", d)
+	return &backend.Error{Kind: backend.Invalid, Op: "use dtype", Object: string(d), Detail: "it is no type of tokens",
+		Remedy: "use uint8, int8, uint16, int16, uint32, int32, uint64 or int64"}
 }
 
+// What to do about files that are not what they should be.
+const (
+	remedyFile   = "write it again, leave it out with --include, or index it as a file with --format raw"
+	remedyLength = "say its type with --dtype, leave it out with --include, or index it as a file with --format raw"
+	remedyPair   = "copy .bin and .idx again, leave them out with --include, or index them as files with --format raw"
+)
+
 // corrupt is the error for a file that is not what it should be.
-func corrupt(o *backend.Object, detail string) error {
-	return &backend.Error{Kind: backend.Corrupt, Op: "read token file", Object: string(o.Name), Detail: detail}
+func corrupt(o *backend.Object, detail, remedy string) error {
+	return &backend.Error{Kind: backend.Corrupt, Op: "read token file", Object: string(o.Name), Detail: detail, Remedy: remedy}
 }

@@ -214,7 +214,7 @@ func TestScanRefusesWhatIsNoTokenDataset(t *testing.T) {
 		"only empty":           {map[string][]byte{"a.bin": nil}, Options{}, backend.NotFound, "hold no tokens"},
 		"odd length":           {map[string][]byte{"a.bin": bin[:19]}, Options{}, backend.Corrupt, "19 bytes are no whole number of uint16"},
 		"length for dtype":     {map[string][]byte{"a.bin": bin[:18]}, Options{DType: "int32"}, backend.Corrupt, "no whole number of int32"},
-		"dtype":                {map[string][]byte{"a.bin": bin}, Options{DType: "float32"}, "", "no type of tokens"},
+		"dtype":                {map[string][]byte{"a.bin": bin}, Options{DType: "float32"}, backend.Invalid, "no type of tokens"},
 		"llm.c unknown magic":  {map[string][]byte{"a.bin": llmcAt(0, 20240522)}, Options{}, backend.Corrupt, "magic 20240522"},
 		"llm.c version":        {map[string][]byte{"a.bin": llmcAt(4, 7)}, Options{}, backend.Corrupt, "version 7, expected 1"},
 		"llm.c count":          {map[string][]byte{"a.bin": llmcAt(8, 11)}, Options{}, backend.Corrupt, "says 11 tokens"},
@@ -238,13 +238,13 @@ func TestScanRefusesWhatIsNoTokenDataset(t *testing.T) {
 		"idx no documents":     {map[string][]byte{"a.bin": bin, "a.idx": megatronIdx(8, 2, []int32{4, 6}, nil, nil)}, Options{}, backend.Corrupt, "no document entries"},
 		"bin shorter than idx": {map[string][]byte{"a.bin": bin[:18], "a.idx": good}, Options{}, backend.Corrupt, "18 bytes, but sequence 1"},
 		"idx without bin":      {map[string][]byte{"a.bin": bin, "b.idx": good}, Options{}, backend.NotFound, "b.bin"},
-		"two dtypes":           {map[string][]byte{"a.bin": llmc, "b.bin": llmcFile(20240801, 7, count(0, 9), 4)}, Options{}, "", `"a.bin" holds uint16 tokens (llm.c), "b.bin" holds uint32`},
-		"two layouts":          {map[string][]byte{"a.bin": bin, "b.bin": llmc}, Options{}, "", `"a.bin" holds uint16 tokens (bare), "b.bin" holds uint16 (llm.c)`},
+		"two dtypes":           {map[string][]byte{"a.bin": llmc, "b.bin": llmcFile(20240801, 7, count(0, 9), 4)}, Options{}, backend.Invalid, `"a.bin" holds uint16 tokens (llm.c), "b.bin" holds uint32`},
+		"two layouts":          {map[string][]byte{"a.bin": bin, "b.bin": llmc}, Options{}, backend.Invalid, `"a.bin" holds uint16 tokens (bare), "b.bin" holds uint16 (llm.c)`},
 	} {
 		dir := t.TempDir()
 		_, err := Scan(context.Background(), writeFiles(t, c.files), c.opts, dir, nil)
-		if err == nil || backend.KindOf(err) != c.kind || !strings.Contains(err.Error(), c.want) {
-			t.Errorf("%s: %v, want kind %q with %q", name, err, c.kind, c.want)
+		if err == nil || backend.KindOf(err) != c.kind || !strings.Contains(err.Error(), c.want) || backend.RemedyOf(err) == "" {
+			t.Errorf("%s: %v, want kind %q with %q and a remedy", name, err, c.kind, c.want)
 		}
 		if left, _ := os.ReadDir(dir); len(left) != 0 {
 			t.Errorf("%s: left behind: %v", name, left)
@@ -283,20 +283,38 @@ func TestSkippedCountsOnlyWhatIsNotRead(t *testing.T) {
 	}
 }
 
+func TestLinksThatLeadOutsideAreCounted(t *testing.T) {
+	bin := bare(count(0, 10), 2)
+	elsewhere, store := writeFiles(t, map[string][]byte{"b.bin": bin, "c/d.bin": bin, "note.txt": nil}), writeFiles(t, map[string][]byte{"a.bin": bin})
+	for _, name := range []string{"b.bin", "c", "note.txt"} {
+		if err := os.Symlink(filepath.Join(elsewhere.Dir, name), filepath.Join(store.Dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := map[string]int{backend.LinkOutside: 2} // not the note, which no pattern takes
+	if got := scanIndex(t, store, Options{}).Info().Skipped; !maps.Equal(got, want) {
+		t.Errorf("skipped %v, want %v", got, want)
+	}
+}
+
 func TestOpenRefusesBlockSizesWithoutRows(t *testing.T) {
 	idx := scanIndex(t, dirstore.Store{Dir: "testdata/nanogpt"}, Options{})
 	for _, block := range []int64{-1, 0, 33, 1 << 62} {
-		if _, err := Open(idx, ViewOptions{BlockSize: block}); backend.KindOf(err) != backend.OutOfRange {
-			t.Errorf("block size %d: %v, want kind out_of_range", block, err)
+		_, err := Open(idx, ViewOptions{BlockSize: block})
+		if backend.KindOf(err) != backend.OutOfRange || backend.RemedyOf(err) == "" || strings.Contains(err.Error(), ".idx") {
+			t.Errorf("block size %d: %v, want kind out_of_range with a remedy", block, err)
+		}
+		if block > 0 && (!strings.Contains(err.Error(), `"train.bin"`) || !strings.Contains(err.Error(), "longest file has 33") || !strings.Contains(err.Error(), "at most 32")) {
+			t.Errorf("block size %d: %v, want the longest file, its 33 tokens and what would do", block, err)
 		}
 	}
 	v := openRows(t, idx, 32)
 	var p dataset.Plan
 	for _, row := range []int64{-1, 1} {
-		if err := v.Plan(&p, []int64{row}); backend.KindOf(err) != backend.OutOfRange {
+		if err := v.Plan(&p, []int64{row}); backend.KindOf(err) != backend.OutOfRange || backend.RemedyOf(err) == "" {
 			t.Errorf("row %d: %v, want kind out_of_range", row, err)
 		}
-		if _, err := v.Key(row); backend.KindOf(err) != backend.OutOfRange {
+		if _, err := v.Key(row); backend.KindOf(err) != backend.OutOfRange || backend.RemedyOf(err) == "" {
 			t.Errorf("key of row %d: %v, want kind out_of_range", row, err)
 		}
 	}
@@ -336,7 +354,7 @@ func TestOpenHoldsHostileRecordsAgainstTheirFiles(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := Open(idx, ViewOptions{BlockSize: 1}); backend.KindOf(err) != backend.Corrupt {
+		if _, err := Open(idx, ViewOptions{BlockSize: 1}); backend.KindOf(err) != backend.Corrupt || backend.RemedyOf(err) == "" {
 			t.Errorf("%s: %v, want kind corrupt", name, err)
 		}
 		if err := idx.Close(); err != nil {

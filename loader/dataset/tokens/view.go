@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"slices"
+	"strconv"
 
 	"github.com/zeebo/blake3"
 
@@ -48,26 +49,41 @@ type tokenFile struct {
 func Open(idx *dataset.Index, opts ViewOptions) (dataset.View, error) {
 	info := idx.Info()
 	if info.Format != Format {
-		return nil, fmt.Errorf("open tokens: index %s is of format %q", idx.Path(), info.Format)
+		return nil, idx.CorruptIndex(fmt.Sprintf("it is of format %q, not %q", info.Format, Format))
 	}
 	if opts.BlockSize < 1 {
-		return nil, &backend.Error{Kind: backend.OutOfRange, Op: "open tokens", Object: idx.Path(),
-			Detail: fmt.Sprintf("block_size %d: need at least 1", opts.BlockSize)}
+		return nil, &backend.Error{Kind: backend.OutOfRange, Op: "use block_size", Object: strconv.FormatInt(opts.BlockSize, 10),
+			Detail: "need at least 1", Remedy: "pass the context length of the model as block_size"}
 	}
 	v := &view{info: info, block: opts.BlockSize, size: info.DType.Size()}
 	if checkDType(info.DType) != nil || v.size == 0 || info.Files != idx.Len() || info.Files > MaxFiles {
-		return nil, corruptIndex(idx, fmt.Sprintf("metadata speaks of %d files of dtype %q; there are %d records", info.Files, info.DType, idx.Len()))
+		return nil, idx.CorruptIndex(fmt.Sprintf("metadata speaks of %d files of dtype %q; there are %d records", info.Files, info.DType, idx.Len()))
 	}
 	longest, err := v.load(idx)
 	if err != nil {
 		return nil, err
 	}
 	if v.Len() == 0 {
-		return nil, &backend.Error{Kind: backend.OutOfRange, Op: "open tokens", Object: idx.Path(),
-			Detail: fmt.Sprintf("block_size %d needs a file of %d tokens, the longest has %d: choose a smaller block_size", v.block, v.block+1, longest)}
+		return nil, noRows(v.block, longest)
 	}
 	v.id = viewID(info.ID, v.block)
 	return v, nil
+}
+
+// longestFile is the file of a dataset that holds the most tokens.
+type longestFile struct {
+	name   string
+	tokens int64
+}
+
+// noRows is the error for a block size that no file has a row of.
+func noRows(block int64, longest longestFile) error {
+	remedy := fmt.Sprintf("choose a block_size of at most %d", longest.tokens-1)
+	if longest.tokens < 2 {
+		remedy = "add files with more tokens: a row takes two or more"
+	}
+	return &backend.Error{Kind: backend.OutOfRange, Op: "cut", Object: longest.name, Remedy: remedy,
+		Detail: fmt.Sprintf("block_size %d needs a file with more than %d tokens; the longest file has %d", block, block, longest.tokens)}
 }
 
 // viewID names an index and a block size together.
@@ -76,8 +92,8 @@ func viewID(index string, block int64) string {
 	return hex.EncodeToString(sum[:16])
 }
 
-// load reads the index's records and returns the tokens of the longest file.
-func (v *view) load(idx *dataset.Index) (longest int64, err error) {
+// load reads the index's records and returns the longest file.
+func (v *view) load(idx *dataset.Index) (longest longestFile, err error) {
 	var scratch, names []byte
 	n, origin, total, rows := idx.Len(), idx.Meta().Origin, int64(0), int64(0)
 	v.files, v.ends = make([]tokenFile, n), make([]int64, n)
@@ -85,20 +101,22 @@ func (v *view) load(idx *dataset.Index) (longest int64, err error) {
 	for i := range n {
 		r, err := idx.Record(i, &scratch)
 		if err != nil {
-			return 0, err
+			return longest, err
 		}
 		start, tokens, ok := decodeExtra(r.Extra, r.Version.Size, v.size)
 		if total += tokens; !ok || total < 0 {
-			return 0, corruptIndex(idx, fmt.Sprintf("record %d, %q, speaks of %d tokens from byte %d of %d", i, r.Name, tokens, start, r.Version.Size))
+			return longest, idx.CorruptIndex(fmt.Sprintf("record %d, %q, speaks of %d tokens from byte %d of %d", i, r.Name, tokens, start, r.Version.Size))
 		}
-		longest = max(longest, tokens)
+		if i == 0 || tokens > longest.tokens {
+			longest = longestFile{string(r.Name), tokens}
+		}
 		rows += max(tokens-1, 0) / v.block
 		names = append(names, r.Name...)
 		lengths[i], v.ends[i] = len(r.Name), rows
 		v.files[i] = tokenFile{start: start, object: backend.Object{Origin: origin, Number: i, Version: r.Version}}
 	}
 	if total != v.info.Tokens {
-		return 0, corruptIndex(idx, fmt.Sprintf("its records hold %d tokens, its metadata says %d", total, v.info.Tokens))
+		return longest, idx.CorruptIndex(fmt.Sprintf("its records hold %d tokens, its metadata says %d", total, v.info.Tokens))
 	}
 	for i, length := range lengths {
 		v.files[i].object.Name, names = names[:length:length], names[length:]
@@ -114,10 +132,6 @@ func decodeExtra(extra []byte, fileBytes, tokenBytes int64) (start, tokens int64
 	start, tokens = int64(binary.LittleEndian.Uint64(extra)), int64(binary.LittleEndian.Uint64(extra[8:]))
 	ok = start >= 0 && start <= fileBytes && tokens >= 0 && tokens <= (fileBytes-start)/tokenBytes
 	return start, tokens, ok
-}
-
-func corruptIndex(idx *dataset.Index, detail string) error {
-	return &backend.Error{Kind: backend.Corrupt, Op: "open index", Object: idx.Path(), Detail: detail}
 }
 
 // ID implements dataset.View.
@@ -148,8 +162,8 @@ func (v *view) SampleBytes() (mean, max int64) {
 // locate returns the file of a row, and the row's number within it.
 func (v *view) locate(row int64) (file int, within int64, err error) {
 	if row < 0 || row >= v.Len() {
-		return 0, 0, &backend.Error{Kind: backend.OutOfRange, Op: "read", Object: "tokens",
-			Detail: fmt.Sprintf("row %d is not in [0, %d)", row, v.Len())}
+		return 0, 0, &backend.Error{Kind: backend.OutOfRange, Op: "find", Object: fmt.Sprintf("row %d", row),
+			Detail: fmt.Sprintf("it is not in [0, %d)", v.Len()), Remedy: "ask for a row within [0, len)"}
 	}
 	file, _ = slices.BinarySearch(v.ends, row+1) // the first that ends after row
 	if file > 0 {

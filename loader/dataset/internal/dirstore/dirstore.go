@@ -18,10 +18,11 @@ type Store struct{ Dir string }
 
 var errReadOnly = errors.New("read-only")
 
-// Objects implements backend.Lister.
-func (s Store) Objects(ctx context.Context, visit func(backend.Object) error) error {
+// Objects implements backend.Lister. It follows no link and takes all for links
+// that lead outside.
+func (s Store) Objects(ctx context.Context, visit func(backend.Object) error, leftOut func(name []byte, reason string)) error {
 	return filepath.WalkDir(s.Dir, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || !d.Type().IsRegular() {
+		if err != nil || d.IsDir() {
 			return err
 		}
 		if ctx.Err() != nil {
@@ -34,6 +35,15 @@ func (s Store) Objects(ctx context.Context, visit func(backend.Object) error) er
 		name, err := filepath.Rel(s.Dir, path)
 		if err != nil {
 			return err
+		}
+		if !d.Type().IsRegular() {
+			if target, err := os.Stat(path); err == nil && target.IsDir() {
+				name += "/"
+			}
+			if leftOut != nil {
+				leftOut([]byte(name), backend.LinkOutside)
+			}
+			return nil
 		}
 		return visit(backend.Object{Origin: "dir:" + s.Dir, Name: []byte(name), Version: backend.Version{
 			Device: 1, Inode: 2, Size: info.Size(), ModifiedNs: info.ModTime().UnixNano(), ChangedNs: 3}})

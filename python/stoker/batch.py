@@ -289,6 +289,16 @@ class BatchBuilder:
         return Ragged(values, offsets)
 
 
+def check_conversion(columns: Sequence[Column], dtype: Any, name: str) -> None:
+    """Raise InvalidError if ``dtype`` is asked for where there are no tokens to convert."""
+    if dtype is not None and all(column.name != "tokens" for column in columns):
+        raise InvalidError(
+            f"dtype={dtype!s} converts tokens, and dataset {name!r} has none: its samples are the bytes of files",
+            "dtype",
+            "leave dtype= out, and convert what you decode from the bytes",
+        )
+
+
 def read_columns(described: object) -> list[Column]:
     """The ``columns`` of an answer.
 

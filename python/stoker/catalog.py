@@ -10,7 +10,7 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from .client import Client, read_all
 from .errors import NotFoundError, OutOfRangeError, PermissionDeniedError, ProtocolError, UnavailableError
@@ -138,6 +138,9 @@ def ask_info(client: Client, name: str) -> DatasetInfo:
     return _info(answer.get("dataset"))
 
 
+_Read = TypeVar("_Read")
+
+
 class Found(NamedTuple):
     """One sample's bytes as the daemon sent them, in memory of their own."""
 
@@ -169,26 +172,12 @@ class Control:
         request: dict[str, Any] = {"type": "sample", "dataset": name, "index": index}
         if block_size is not None:
             request["block_size"] = block_size
-        answer, descriptors = self._ask(request, "sample")
-        try:
-            size = answer.get("bytes")
-            if not isinstance(size, int) or size < 0 or not isinstance(answer.get("columns"), list):
-                raise ProtocolError(f"the daemon described a sample as {answer!r:.200}", "session socket")
-            if not descriptors:
-                raise UnavailableError(
-                    "the descriptor of the sample's memory did not arrive, as in some sandboxes",
-                    f"{name}[{index}]",
-                    "iterate the Dataset instead, which falls back to the socket",
-                )
-            return Found(str(answer.get("key") or ""), answer["columns"], read_all(descriptors[0], size))
-        finally:
-            for descriptor in descriptors:
-                os.close(descriptor)
+        return self._ask(request, "sample", lambda answer, descriptors: _found(answer, descriptors, f"{name}[{index}]"))
 
     def info(self, name: str) -> DatasetInfo:
         """As :func:`dataset_info`."""
-        answer, _ = self._ask({"type": "dataset_info", "name": name}, "dataset")
-        return _info(answer.get("dataset"))
+        request = {"type": "dataset_info", "name": name}
+        return self._ask(request, "dataset", lambda answer, _: _info(answer.get("dataset")))
 
     def close(self) -> None:
         """Close the connection; the next question opens another."""
@@ -196,7 +185,12 @@ class Control:
         if client is not None:
             client.close()
 
-    def _ask(self, request: dict[str, Any], answer: str) -> tuple[dict[str, Any], list[int]]:
+    def _ask(self, request: dict[str, Any], answer: str, read: Callable[[dict[str, Any], list[int]], _Read]) -> _Read:
+        """Ask, and ``read`` the answer and its descriptors.
+
+        Under the lock, because the daemon takes the memory behind an answer's
+        descriptors back when the connection's next request comes.
+        """
         if self._pid != os.getpid():  # the parent's other threads may have held the lock at the fork
             self._pid, self._lock, self._client = os.getpid(), threading.Lock(), None
         with self._lock:
@@ -206,7 +200,7 @@ class Control:
             client = self._client
             assert client is not None
             try:
-                return client.request(request, answer)
+                return read(*client.request(request, answer))
             except (NotFoundError, OutOfRangeError):
                 raise
             except Exception:
@@ -215,7 +209,25 @@ class Control:
                     raise
             # A connection that lay idle may belong to a daemon that has ended since; questions may be repeated.
             self._client = self._connect()
-            return self._client.request(request, answer)
+            return read(*self._client.request(request, answer))
+
+
+def _found(answer: dict[str, Any], descriptors: list[int], where: str) -> Found:
+    """Copy a sample out of the memory that came with its answer."""
+    try:
+        size = answer.get("bytes")
+        if not isinstance(size, int) or size < 0 or not isinstance(answer.get("columns"), list):
+            raise ProtocolError(f"the daemon described a sample as {answer!r:.200}", "session socket")
+        if not descriptors:
+            raise UnavailableError(
+                "the descriptor of the sample's memory did not arrive, as in some sandboxes",
+                where,
+                "iterate the Dataset instead, which falls back to the socket",
+            )
+        return Found(str(answer.get("key") or ""), answer["columns"], read_all(descriptors[0], size))
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
 
 
 def _open_directory(directory: str | os.PathLike[str]) -> int:

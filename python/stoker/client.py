@@ -166,14 +166,18 @@ class Client:
 
         Its message was sent before its entry. After a seek there may be an older
         one of the same sequence, whose entry never was published: the last counts,
-        so all that has arrived is read first.
+        so all that has arrived is read first. Older ones are dropped: entries are
+        taken in order, so nobody will ask for them.
         """
         with contextlib.suppress(DaemonGoneError):
             self.poll()
         while sequence not in self.oversized:
             self._wait_readable("oversized batch")
             self._unsolicited(*self._receive())
-        return self.oversized.pop(sequence)
+        taken = self.oversized.pop(sequence)
+        for stale in [older for older in self.oversized if older < sequence]:
+            del self.oversized[stale]
+        return taken
 
     def _hello(self) -> Message:
         low, high = PROTOCOL_VERSIONS
@@ -261,7 +265,10 @@ class Client:
             raise
 
     def _long(self, note: Message, descriptors: list[int]) -> Message:
-        """Return the message that a ``long`` stands for: it lies in the first descriptor, which is used up."""
+        """Return the message that a ``long`` stands for: it lies in the first descriptor, which is used up.
+
+        It is copied here and now: the daemon takes its pages back at the connection's next request.
+        """
         size = note.get("bytes")
         if not isinstance(size, int) or not 0 < size <= _LONG_BYTES_MAX or not descriptors:
             raise self._nonsense("a long message without size or descriptor")

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .batch import Batch, Column, read_columns
+from ._collate import refuse_collating
+from .batch import Batch, Column, check_conversion, read_columns
 from .catalog import Control, Found
 from .errors import InvalidError, ProtocolError, WorkerError
 from .options import make_options
@@ -22,6 +23,7 @@ except (ImportError, OSError):  # OSError: an installation with missing librarie
     HAVE_TORCH = False
 else:
     HAVE_TORCH = True
+    refuse_collating()
 
 if TYPE_CHECKING or HAVE_TORCH:
 
@@ -78,8 +80,8 @@ class Dataset(_Base):
     block_size : int
         Token datasets only, and needed there: the length of x and y.
     dtype : optional
-        Element type of x and y, for example ``torch.int64``. The files' own by
-        default; a conversion copies each batch.
+        Token datasets only: element type of x and y, for example ``torch.int64``.
+        The files' own by default; a conversion copies each batch.
     rank, world_size : int, optional
         Else RANK and WORLD_SIZE, else 0 of 1.
     job_id : str, optional
@@ -87,9 +89,11 @@ class Dataset(_Base):
     return_tensors : "torch", "numpy", optional
         None: torch if it can be imported.
     reconnect : bool
-        When the daemon ends, wait for a new one and continue where this was.
+        When the daemon ends, wait for a new one and continue where this was. Also
+        wait for one if none runs when it is first needed; otherwise that is a
+        DaemonNotRunningError at once.
     reconnect_timeout : float
-        Seconds to wait for it.
+        Seconds to wait for it, each time.
     timeout : float, optional
         Seconds that a batch or an answer may take; None: no limit.
     transport : "auto", "ring", "socket"
@@ -264,7 +268,9 @@ class Dataset(_Base):
 
     def _columns(self, found: Found) -> dict[str, Any]:
         sample: dict[str, Any] = {}
-        for column, described in zip(read_columns(found.columns), found.columns, strict=True):
+        columns = read_columns(found.columns)
+        check_conversion(columns, self._options.dtype, self._options.name)
+        for column, described in zip(columns, found.columns, strict=True):
             array = _sample_array(column, described, found)
             if column.name == "tokens":
                 tokens = self._tokens(column, array)

@@ -44,16 +44,17 @@ class StokerError(Exception):
         The kind, one of the codes of the session protocol.
     what, where, remedy : str
         What happened and why; the object it happened to (a file, a dataset, a
-        socket); what to do next. ``where`` and ``remedy`` may be empty.
+        socket), which may be empty; what to do next.
     """
 
     code: str = "internal"
+    usual_remedy: ClassVar[str] = "look at the log of stokerd, which says more"
 
     def __init__(self, what: str, where: str = "", remedy: str = "", *, code: str | None = None) -> None:
         super().__init__(what, where, remedy)
         self.what = what
         self.where = where
-        self.remedy = remedy
+        self.remedy = remedy or self.usual_remedy
         if code is not None:
             self.code = code
 
@@ -87,6 +88,7 @@ class InvalidError(StokerError, ValueError):
     """An argument or a request that can never work as it is."""
 
     code = "invalid"
+    usual_remedy = "change it as the message says; it fails the same way when it is repeated"
 
 
 class ChangedError(StokerError):
@@ -153,6 +155,7 @@ class ProtocolError(StokerError):
     """The other side of the socket or ring does not speak the protocol."""
 
     code = "protocol"
+    usual_remedy = "check that stokerd and the Python package stoker are of the same release"
 
 
 class DaemonNotRunningError(StokerError):

@@ -100,7 +100,7 @@ def make_options(
     if not isinstance(name, str) or not name:
         raise InvalidError(f"{name!r} is no dataset name", "name", "`stoker dataset ls` shows the names there are")
     rank, world_size = _places.rank_and_world(rank, world_size)
-    slots = _whole("slots", slots, 0)
+    slots = whole("slots", slots, 0)
     if 0 < slots < _FEWEST_SLOTS:
         raise InvalidError(
             f"{slots} slots are too few: the batch in use, the next one and two for the daemon are {_FEWEST_SLOTS}",
@@ -109,34 +109,49 @@ def make_options(
         )
     return Options(
         name=name,
-        batch_size=_whole("batch_size", batch_size, 1),
+        batch_size=whole("batch_size", batch_size, 1),
         order=_order(order, bool(shuffle)),
-        window=_whole("window", window, 1),
-        seed=_whole("seed", seed, 0),
+        window=whole("window", window, 1),
+        seed=whole("seed", seed, 0),
         drop_last=bool(drop_last),
-        block_size=None if block_size is None else _whole("block_size", block_size, 1),
+        block_size=None if block_size is None else whole("block_size", block_size, 1),
         dtype=dtype,
         rank=rank,
         world_size=world_size,
         job_id=_places.job_identity(job_id),
         return_tensors=_one_of("return_tensors", return_tensors, TENSORS),
         reconnect=bool(reconnect),
-        reconnect_timeout=float(reconnect_timeout),
-        timeout=None if timeout is None else float(timeout),
+        reconnect_timeout=_seconds("reconnect_timeout", reconnect_timeout),
+        timeout=None if timeout in (None, float("inf")) else _seconds("timeout", timeout),
         transport=str(_one_of("transport", transport, TRANSPORTS)),
         runtime_dir=None if runtime_dir is None else os.fspath(runtime_dir),
         slots=slots,
     )
 
 
-def _whole(argument: str, value: Any, least: int) -> int:
+def whole(argument: str, value: Any, least: int) -> int:
+    """Return ``value`` as an int; raises InvalidError if it is none, or is smaller than ``least``."""
     try:
         number = operator.index(value)
     except TypeError:
         number = None
     if number is None or isinstance(value, bool) or not least <= number < 1 << 63:
-        raise InvalidError(f"{argument}={value!r} is no whole number from {least} on", argument, "pass such a number")
+        raise InvalidError(
+            f"{argument}={value!r} is no whole number from {least} on", argument, f"pass a number from {least} on"
+        )
     return number
+
+
+def _seconds(argument: str, value: Any) -> float:
+    try:
+        seconds = float(value)
+    except (TypeError, ValueError):
+        seconds = -1.0
+    if not seconds >= 0:  # also if it is no number
+        raise InvalidError(
+            f"{argument}={value!r} is no time in seconds", argument, "pass a number of seconds that is not negative"
+        )
+    return seconds
 
 
 def _one_of(argument: str, value: str | None, allowed: tuple[str | None, ...]) -> str | None:

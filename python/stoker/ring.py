@@ -28,10 +28,18 @@ Lifetime of a slot
     closed: it goes when the last view of it goes, so old batches stay valid after
     the session, and the daemon, have ended.
 
+Oversized batches
+    A batch that fits no slot comes in a memfd of its own, and its entry names a
+    slot all the same: that slot stands for the memory. As soon as it is released
+    the daemon takes the memory's pages back, and they read as zeros from then on,
+    also here. So its lease is on the array over that memory, and the slot is
+    released when the last view of the memory is gone.
+
 Keeping batches
     If taking a batch would leave fewer than two slots that the trainer does not
-    hold, the batch is copied to private memory and its slot released at once. So
-    a user who keeps every batch is slower, but never deadlocks.
+    hold, the batch is copied to private memory and its slot released right after.
+    So a user who keeps every batch is slower, but never deadlocks. This bounds the
+    memory of oversized batches as well.
 
 Waiting
     Look at ``published``; set ``trainer_waiting``, look again, sleep on
@@ -214,30 +222,57 @@ class Ring:
         Returns a writable buffer that starts where the slot starts: the slot
         itself, or a private copy of its used part if the user keeps too many.
         """
-        self._batches_taken += 1
-        self._words64[_BATCHES_TAKEN] = self._batches_taken
-        if self._slots - len(self._releaser.leases) - 1 < FREE_SLOTS_KEPT:
-            self._batches_copied += 1
-            self._words64[_BATCHES_COPIED] = self._batches_copied
-            copy = bytearray(self.view(entry))
-            self._releaser.release(entry.slot, entry.generation)
-            return copy
+        if self._too_many_kept():
+            return self._copy(entry, self.view(entry))
         at = self.geometry.slots_offset + entry.slot * self.geometry.slot_bytes
         buffer = self._slot_type.from_buffer(self._mapping, at)
+        self._lease(entry, buffer)
+        return buffer
+
+    def own_oversized(self, entry: Entry, memory: mmap.mmap) -> Any:
+        """As :meth:`own`, for a batch that lies in ``memory``; the slot stands for it.
+
+        Raises
+        ------
+        ProtocolError
+            The entry names no slot, or more bytes than the memory has.
+        """
+        if entry.slot == NO_SLOT or entry.bytes > len(memory):
+            raise _broken(
+                f"oversized entry {entry.sequence} names slot {entry.slot} and {entry.bytes} bytes of {len(memory)}"
+            )
+        if self._too_many_kept():
+            with memoryview(memory) as view:
+                return self._copy(entry, view[: entry.bytes])
+        buffer = (ctypes.c_ubyte * len(memory)).from_buffer(memory)
+        self._lease(entry, buffer)
+        return buffer
+
+    def _too_many_kept(self) -> bool:
+        """Count a batch; returns whether keeping its slot would leave the daemon too few."""
+        self._batches_taken += 1
+        self._words64[_BATCHES_TAKEN] = self._batches_taken
+        return self._slots - len(self._releaser.leases) - 1 < FREE_SLOTS_KEPT
+
+    def _copy(self, entry: Entry, view: memoryview) -> bytearray:
+        """Copy a batch, and only then release its slot: afterwards its bytes are the daemon's."""
+        self._batches_copied += 1
+        self._words64[_BATCHES_COPIED] = self._batches_copied
+        with view:
+            copy = bytearray(view)
+        self._releaser.release(entry.slot, entry.generation)
+        return copy
+
+    def _lease(self, entry: Entry, buffer: Any) -> None:
+        """Release the entry's slot when the last view of ``buffer`` is gone."""
         lease = _Lease(buffer, _last_view_gone)
         lease.slot, lease.generation, lease.releaser = entry.slot, entry.generation, self._releaser
         self._releaser.leases[entry.slot] = lease
-        return buffer
 
     def view(self, entry: Entry) -> memoryview:
         """The used bytes of the entry's slot; valid only until the slot is released."""
         at = self.geometry.slots_offset + entry.slot * self.geometry.slot_bytes
         return memoryview(self._mapping)[at : at + entry.bytes]
-
-    def count_oversized(self) -> None:
-        """Count a batch that came in a memfd of its own."""
-        self._batches_taken += 1
-        self._words64[_BATCHES_TAKEN] = self._batches_taken
 
     def release(self, entry: Entry) -> None:
         """Give the entry's slot back at once, if it has one."""

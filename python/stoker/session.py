@@ -118,16 +118,14 @@ class RingSource:
     def own(self, entry: Entry) -> Any:
         """See :class:`Source`."""
         if entry.flags & FLAG_OVERSIZED:
-            self.ring.count_oversized()
-            self.ring.release(entry)
-            return self._client.take_oversized(entry.sequence)
+            return self.ring.own_oversized(entry, self._client.take_oversized(entry.sequence))
         return self.ring.own(entry)
 
     def drop(self, entry: Entry) -> None:
         """See :class:`Source`."""
-        self.ring.release(entry)
         if entry.flags & FLAG_OVERSIZED:
             self._client.take_oversized(entry.sequence)
+        self.ring.release(entry)
 
     def message(self, entry: Entry) -> bytes:
         """See :class:`Source`."""

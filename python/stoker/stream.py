@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import os
 import time
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
 
 from ._arrays import Arrays, NumpyArrays, TorchArrays
 from ._layout import KIND_BATCH, KIND_END_OF_EPOCH, KIND_ERROR, Entry
-from .batch import Batch, BatchBuilder
+from .batch import Batch, BatchBuilder, check_conversion
 from .client import Client
 from .errors import (
     DaemonGoneError,
@@ -27,12 +28,15 @@ from .errors import (
     StokerError,
     UnavailableError,
 )
-from .options import Options
+from .options import Options, whole
 from .session import SOCKET, Session, open_session
 from .stats import Recorder, Stats
 
 STATE_VERSION: Final = 1
-_TRY_AGAIN: Final = (DaemonNotRunningError, DaemonGoneError, UnavailableError)
+_NOBODY_THERE: Final = (DaemonNotRunningError, DaemonGoneError)
+_TRY_AGAIN: Final = (*_NOBODY_THERE, UnavailableError)
+
+_Result = TypeVar("_Result")
 
 
 class Stream:
@@ -206,20 +210,22 @@ class Stream:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """See :meth:`stoker.Dataset.load_state_dict`."""
         self._check_state(state)
-        epoch, consumed = int(state["epoch"]), int(state["samples_consumed"])
-        if epoch < 0 or consumed < 0:
-            raise InvalidError(f"epoch {epoch}, samples_consumed {consumed} is no position", "state", "")
+        try:
+            epoch, consumed = (whole(key, state[key], 0) for key in ("epoch", "samples_consumed"))
+            order_version = whole("order_version", state["order_version"], 0)
+        except InvalidError as error:
+            raise InvalidError(
+                f"the state names no position: {error.what}", "state", "pass what state_dict() returned, unchanged"
+            ) from None
         self._index_id = str(state["index_id"]) or self._index_id
-        self._order_version = int(state["order_version"]) or self._order_version
+        self._order_version = order_version or self._order_version
         self.epoch, self.consumed = epoch, consumed
         self._yielded, self._next_epoch = False, None
         self._token += 1
 
     def set_epoch(self, epoch: int) -> None:
         """See :meth:`stoker.Dataset.set_epoch`."""
-        if epoch < 0:
-            raise InvalidError(f"{epoch} is no epoch", "epoch", "epochs count from 0")
-        self._next_epoch = int(epoch)
+        self._next_epoch = whole("epoch", epoch, 0)
 
     def _check_state(self, state: dict[str, Any]) -> None:
         missing = [key for key in self.state_dict() if key not in state]
@@ -252,13 +258,14 @@ class Stream:
                 self._refuse_fork()
             return
         if self._session is None:
-            self._open(*self._start())
+            self._open_first(*self._start())
 
     def describe_only(self) -> None:
         """As :meth:`describe`, with a session that ends at once: for a DataLoader worker."""
         request = self.options.open_request(*self._start(), self._index_id, self._order_version)
         session = open_session(self.connect, request, SOCKET)
         session.close()
+        check_conversion(session.opened.columns, self.options.dtype, self.options.name)
         self.samples, self.classes = session.opened.samples, session.opened.classes
 
     def drop_session(self) -> None:
@@ -286,7 +293,10 @@ class Stream:
         )
 
     def connect(self) -> Client:
-        """A new connection to the daemon."""
+        """A new connection to the daemon; with ``reconnect`` it waits for one."""
+        return self._first(self._connect)
+
+    def _connect(self) -> Client:
         return Client(self.options.runtime_dir, timeout=self.options.timeout)
 
     def arrays(self) -> Arrays:
@@ -307,13 +317,17 @@ class Stream:
             except BaseException:
                 self.drop_session()
                 raise
-        return self._open(self.epoch, self.consumed)
+        return self._open_first(self.epoch, self.consumed)
+
+    def _open_first(self, epoch: int, consumed: int) -> Session:
+        return self._first(lambda: self._open(epoch, consumed))
 
     def _open(self, epoch: int, consumed: int) -> Session:
         options = self.options
         request = options.open_request(epoch, consumed, self._index_id, self._order_version)
-        session = open_session(self.connect, request, options.transport)
+        session = open_session(self._connect, request, options.transport)
         try:
+            check_conversion(session.opened.columns, options.dtype, options.name)
             self._builder = BatchBuilder(session.opened.columns, self.arrays(), options.dtype)
             self._check_opened(session)
         except BaseException:
@@ -336,20 +350,40 @@ class Stream:
     def _reconnect(self, error: StokerError) -> Session:
         """Wait for a new daemon and go on where the user is; old batches stay valid."""
         self.drop_session()
-        until, attempt = time.monotonic() + self.options.reconnect_timeout, 0
+        try:
+            session = self._retry(lambda: self._open(self.epoch, self.consumed), _TRY_AGAIN)
+        except _TRY_AGAIN as again:
+            raise DaemonGoneError(
+                f"{error.what}; no new one within {self.options.reconnect_timeout} s ({again.what})",
+                error.where,
+                "start stokerd and call next() again: the position is kept",
+            ) from again
+        self.recorder.reconnects += 1
+        return session
+
+    def _first(self, attempt: Callable[[], _Result]) -> _Result:
+        """Make an attempt that needs a daemon; with ``reconnect``, wait for one to be started."""
+        if not self.options.reconnect:
+            return attempt()
+        try:
+            return self._retry(attempt, _NOBODY_THERE)
+        except _NOBODY_THERE as error:
+            raise type(error)(
+                f"{error.what}; waited {self.options.reconnect_timeout} s for it, as reconnect=True asks for",
+                error.where,
+                error.remedy,
+            ) from error
+
+    def _retry(self, attempt: Callable[[], _Result], kinds: tuple[type[StokerError], ...]) -> _Result:
+        """Make an attempt again and again after errors of ``kinds``, for at most ``reconnect_timeout``."""
+        until, number = time.monotonic() + self.options.reconnect_timeout, 0
         while True:
             try:
-                session = self._open(self.epoch, self.consumed)
-                self.recorder.reconnects += 1
-                return session
-            except _TRY_AGAIN as again:
-                if not _wait_backoff(attempt, until):
-                    raise DaemonGoneError(
-                        f"{error.what}; no new one within {self.options.reconnect_timeout} s ({again.what})",
-                        error.where,
-                        "start stokerd and call next() again: the position is kept",
-                    ) from again
-                attempt += 1
+                return attempt()
+            except kinds:
+                if not _wait_backoff(number, until):
+                    raise
+                number += 1
 
 
 def _wait_backoff(attempt: int, until: float) -> bool:

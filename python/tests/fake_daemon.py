@@ -296,7 +296,8 @@ class FakeDaemon:
 class Polite:
     """Serves a made-up token dataset as stokerd does, in sequential order, rank 0 of 1.
 
-    ``oversized`` batches (by number in the epoch) come in a memfd of their own;
+    ``oversized`` batches (by number in the epoch) come in a memfd of their own,
+    whose pages are taken back as soon as the slot that stands for it is released;
     before batch ``fails_at`` there is an error entry, as often as ``failures``
     says; ``stale`` makes every seek leave that many entries of the old place.
     """
@@ -339,6 +340,7 @@ class PoliteSession:
         self.ring = FakeRing(polite.slots, polite.slot_bytes)
         polite.rings.append(self.ring)
         self.halted = False
+        self.given: list[tuple[int, int, mmap.mmap]] = []  # slot, generation and memory of oversized batches
         self.plan = self._plan(request["epoch"], request["samples_consumed"])
         self._open(request)
 
@@ -382,8 +384,19 @@ class PoliteSession:
                     self._produce()
         finally:
             self.ring.close()
+            for _, _, memory in self.given:
+                memory.close()
+
+    def _take_back(self) -> None:
+        for given in list(self.given):
+            slot, generation, memory = given
+            if self.ring.released(slot) >= generation:
+                memory.madvise(mmap.MADV_REMOVE)
+                memory.close()
+                self.given.remove(given)
 
     def _produce(self) -> None:
+        self._take_back()
         while not self.halted and self.ring.free_slots() and self.ring.untaken() < self.ring.slots + 2:
             self._publish(*next(self.plan))
 
@@ -408,9 +421,13 @@ class PoliteSession:
 
     def _send_oversized(self, sequence: int, content: bytes) -> None:
         descriptor = os.memfd_create("fake-oversized", os.MFD_CLOEXEC)
-        os.write(descriptor, content)
-        self.connection.send({"type": "oversized", "sequence": sequence, "bytes": len(content)}, [descriptor])
-        os.close(descriptor)
+        try:
+            os.write(descriptor, content)
+            slot = self.ring.free_slots()[0]  # the one that publish takes
+            self.given.append((slot, self.ring.generation[slot] + 1, mmap.mmap(descriptor, 0)))
+            self.connection.send({"type": "oversized", "sequence": sequence, "bytes": len(content)}, [descriptor])
+        finally:  # also if the client has gone
+            os.close(descriptor)
 
     def _answer(self, request: Message) -> bool:
         self.polite.requests.append(request)

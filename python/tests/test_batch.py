@@ -15,6 +15,7 @@ from torch.utils.data._utils.collate import default_convert
 
 from stoker import _layout
 from stoker._arrays import Arrays, NumpyArrays, TorchArrays
+from stoker._collate import refuse_collating
 from stoker._layout import KIND_BATCH, Entry
 from stoker.batch import Batch, BatchBuilder, Column, Ragged, read_columns
 from stoker.errors import InvalidError, ProtocolError
@@ -200,3 +201,18 @@ def test_columns_are_read_as_described() -> None:
 
 def test_tables_of_many_columns_have_their_size() -> None:
     assert _layout.column_table_struct(5).size == 8 + 5 * 32
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_torch_is_told_not_to_collate_whole_batches(count: int) -> None:
+    refuse_collating()  # as importing stoker.Dataset does
+    batches = [raw(TorchArrays(), [b"abc", b"d"]) for _ in range(count)]
+    for elements in (batches, [batch["data"] for batch in batches], [dict(batch) for batch in batches]):
+        with pytest.raises(InvalidError, match=f"collate {count} of stoker's") as raised:
+            default_collate(elements)
+        assert "DataLoader(ds, batch_size=None)" in raised.value.remedy
+
+
+def test_a_torch_without_a_table_of_collate_functions_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr("torch.utils.data._utils.collate.default_collate_fn_map")
+    refuse_collating()

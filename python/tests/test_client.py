@@ -385,3 +385,20 @@ def test_messages_are_compact_json(tmp_path: Path) -> None:
     with FakeDaemon(tmp_path, behave), pytest.raises(DaemonGoneError):
         Client(tmp_path)
     assert packets[0] == json.dumps(json.loads(packets[0]), separators=(",", ":")).encode()
+
+
+def test_taking_an_oversized_batch_drops_the_older_ones(tmp_path: Path) -> None:
+    def behave(connection: FakeConnection) -> None:
+        connection.hello()
+        for sequence in (3, 4, 5, 7):
+            descriptor = os.memfd_create("oversized")
+            os.write(descriptor, b"%04d" % sequence)
+            connection.send({"type": "oversized", "sequence": sequence, "bytes": 4}, [descriptor])
+            os.close(descriptor)
+        connection.wait_for_end()
+
+    with FakeDaemon(tmp_path, behave):
+        client = Client(tmp_path)
+        assert client.take_oversized(7)[:] == b"0007"
+        assert client.oversized == {}
+        client.close()

@@ -289,3 +289,53 @@ def test_sessions_are_gone_when_datasets_are_closed(shared_daemon: Daemon) -> No
     assert len(shared_daemon.sessions()) >= 1
     ds.close()
     assert eventually(lambda: shared_daemon.sessions() == [])
+
+
+def test_a_dtype_for_a_dataset_without_tokens_is_refused(shared_daemon: Daemon) -> None:
+    for transport in ("ring", "socket"):
+        for attempt in (lambda ds: iter(ds), lambda ds: len(ds), lambda ds: ds[0]):
+            ds = shared_daemon.dataset("files", batch_size=4, dtype="int64", transport=transport)
+            with pytest.raises(InvalidError, match="dtype=int64 converts tokens") as raised:
+                attempt(ds)
+            assert "leave dtype= out" in raised.value.remedy
+            ds.close()
+
+
+def lumpy_content(number: int) -> bytes:
+    """Four large files in a row, then 36 small ones: with batches of four, a tenth of them fit no slot."""
+    return bytes([number % 251 + 1]) * (100_000 if number // 4 % 10 == 5 else 100)
+
+
+def test_forty_kept_oversized_batches_stay_what_they_were(shared_daemon: Daemon, tmp_path: Path) -> None:
+    def mappings() -> int:
+        return Path("/proc/self/maps").read_text().count("/memfd:")
+
+    shared_daemon.add("lumpy", write_raw(tmp_path, 1600, lumpy_content), format="raw")
+    before = mappings()
+    ds = shared_daemon.dataset("lumpy", batch_size=4)
+    kept = list(ds)
+    stats = ds.stats(daemon=True)
+    slots = int((stats.daemon or {})["ring"]["slots"])
+    assert stats.batches_oversized == 40
+    assert stats.batches_kept == slots - 2
+    assert stats.batches_copied == 400 - (slots - 2)
+    assert mappings() - before <= 1 + slots + 2, "the ring, what is kept, and what is prepared"
+    list(ds)  # the daemon goes on, and uses again what it took back
+    ds.close()
+    for number, batch in enumerate(kept):
+        assert batch.index.tolist() == list(range(4 * number, 4 * number + 4))
+        for sample, data in zip(batch.index.tolist(), batch["data"], strict=True):
+            assert bytes(data) == lumpy_content(sample)
+
+
+def test_oversized_batches_that_are_let_go_are_not_copied(shared_daemon: Daemon, tmp_path: Path) -> None:
+    shared_daemon.add("lumps", write_raw(tmp_path, 800, lumpy_content), format="raw")
+    ds = shared_daemon.dataset("lumps", batch_size=4)
+    last: list[Any] = []
+    for batch in ds:
+        last = [*last[-1:], batch]  # as a training loop with one batch of lookahead
+        for one in last:
+            for sample, data in zip(one.index.tolist(), one["data"], strict=True):
+                assert bytes(data) == lumpy_content(sample)
+    assert (ds.stats().batches_oversized, ds.stats().batches_copied) == (20, 0)
+    ds.close()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import os
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -109,3 +111,39 @@ def steps_by_the_rule(samples: int, world: int, batch: int, drop_last: bool) -> 
 def test_length_is_the_number_of_steps_of_the_rule(samples: int, world: int, batch: int, drop_last: bool) -> None:
     made = options(batch_size=batch, world_size=world, rank=0, drop_last=drop_last)
     assert made.batches(samples) == steps_by_the_rule(samples, world, batch, drop_last)
+
+
+def raised_errors() -> list[tuple[str, ast.Call]]:
+    """Each place in the package where an error is made, with the file and line it is at."""
+    found = []
+    for path in sorted(Path(stoker.__file__).parent.glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+                kind = getattr(stoker.errors, node.func.id, None)
+                if isinstance(kind, type) and issubclass(kind, stoker.StokerError):
+                    found.append((f"{path.name}:{node.lineno} {node.func.id}", node))
+    return found
+
+
+@pytest.mark.parametrize("call", [pytest.param(call, id=name) for name, call in raised_errors()])
+def test_every_error_says_what_to_do(call: ast.Call) -> None:
+    assert isinstance(call.func, ast.Name)
+    if len(call.args) < 3:
+        assert call.func.id == "ProtocolError", "only these have a remedy that fits all of them"
+        assert stoker.ProtocolError("what").remedy
+        return
+    remedy = call.args[2]
+    assert not isinstance(remedy, ast.Constant) or remedy.value, "an empty remedy"
+
+
+def test_an_error_of_the_daemon_without_a_remedy_gets_one() -> None:
+    error = stoker.errors.error_from_answer({"code": "internal", "what": "a fault"})
+    assert "log of stokerd" in error.remedy
+
+
+@pytest.mark.parametrize("argument", ["timeout", "reconnect_timeout"])
+@pytest.mark.parametrize("value", [-1, "soon", float("nan"), []])
+def test_a_time_that_is_none_is_refused(argument: str, value: Any) -> None:
+    with pytest.raises(InvalidError, match=f"{argument}=") as raised:
+        options(**{argument: value})
+    assert raised.value.remedy

@@ -8,6 +8,7 @@ import os
 import pickle
 import signal
 import threading
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,7 @@ from stoker.errors import (
     BatchTimeoutError,
     ChangedError,
     DaemonGoneError,
+    DaemonNotRunningError,
     ForkedError,
     InvalidError,
     ProtocolError,
@@ -125,7 +127,7 @@ def test_set_epoch_seeks_and_keeps_a_position_within_that_epoch(tmp_path: Path) 
         assert [(batch.epoch, batch.position) for batch in ds] == [(7, 8)]
         ds.set_epoch(7)
         assert [(batch.epoch, batch.position) for batch in ds] == [(7, 0), (7, 4), (7, 8)]
-        with pytest.raises(InvalidError, match="-1 is no epoch"):
+        with pytest.raises(InvalidError, match="epoch=-1 is no whole number"):
             ds.set_epoch(-1)
         ds.close()
 
@@ -517,3 +519,89 @@ def test_a_collected_dataset_closes_its_connection(tmp_path: Path) -> None:
         gc.collect()
         assert eventually(lambda: len(os.listdir("/proc/self/fd")) <= before + 1), "only the mapping's own is left"
         assert batch.index.tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("return_tensors", ["numpy", "torch"])
+def test_the_slot_of_an_oversized_batch_is_released_with_its_last_view(tmp_path: Path, return_tensors: str) -> None:
+    polite = Polite(samples=40, slots=5, oversized=frozenset(range(10)))
+    with FakeDaemon(tmp_path, polite):
+        ds = dataset(tmp_path, return_tensors=return_tensors)
+        iterator = iter(ds)
+        row = next(iterator)["x"][1:2]  # the batch itself is gone
+        gc.collect()
+        ring = polite.rings[0]
+        assert ds.stats().batches_kept == 1
+        assert eventually(lambda: ring.published == 5)
+        next(iterator)
+        assert eventually(lambda: ring.published >= 6), "the second one's slot came back, and its memory went"
+        assert row.tolist() == [list(range(1, 1 + BLOCK))]
+        assert sum(ring.released(slot) == 0 for slot in range(5)) >= 1
+        del row
+        gc.collect()
+        assert ds.stats().batches_kept == 0
+        ds.close()
+
+
+def test_kept_oversized_batches_are_copied_before_their_memory_goes(tmp_path: Path) -> None:
+    with FakeDaemon(tmp_path, Polite(samples=160, slots=4, oversized=frozenset(range(0, 40, 2)))):
+        ds = dataset(tmp_path, return_tensors="numpy")
+        kept = list(ds)
+        assert ds.stats().batches_kept == 2
+        assert ds.stats().batches_copied == 38
+        assert samples_of(kept) == list(range(160))
+        for batch in kept:
+            first = batch.position
+            assert [row.tolist() for row in batch["y"]] == [
+                list(range(number + 1, number + 1 + BLOCK)) for number in range(first, first + 4)
+            ]
+        ds.close()
+
+
+@pytest.mark.parametrize("key", ["epoch", "samples_consumed", "order_version"])
+@pytest.mark.parametrize("value", [-1, 1.5, "x", None, 1 << 63])
+def test_a_state_with_no_position_is_refused_with_what_to_do(tmp_path: Path, key: str, value: Any) -> None:
+    ds = dataset(tmp_path)
+    state = {**ds.state_dict(), "epoch": 2, "samples_consumed": 8}
+    ds.load_state_dict(state)
+    with pytest.raises(InvalidError, match=f"no position: {key}=") as raised:
+        ds.load_state_dict({**state, key: value})
+    assert raised.value.remedy == "pass what state_dict() returned, unchanged"
+    assert ds.state_dict() == state, "nothing of it was loaded"
+
+
+@pytest.mark.parametrize("epoch", [-1, 0.5, "1"])
+def test_an_epoch_that_is_none_is_refused(tmp_path: Path, epoch: Any) -> None:
+    with pytest.raises(InvalidError, match="epoch=") as raised:
+        dataset(tmp_path).set_epoch(epoch)
+    assert raised.value.remedy
+
+
+def test_without_reconnect_a_daemon_that_is_not_there_is_an_error_at_once(tmp_path: Path) -> None:
+    ds = dataset(tmp_path, reconnect_timeout=60.0)
+    for attempt in (lambda: iter(ds), lambda: len(ds), lambda: ds[0]):
+        begun = time.monotonic()
+        with pytest.raises(DaemonNotRunningError):
+            attempt()
+        assert time.monotonic() - begun < 5
+
+
+@pytest.mark.parametrize("transport", ["ring", "socket"])
+def test_with_reconnect_the_first_open_waits_for_a_daemon(tmp_path: Path, transport: str) -> None:
+    ds = dataset(tmp_path, reconnect=True, transport=transport)
+    seen: list[int] = []
+    thread = threading.Thread(target=lambda: seen.extend(samples_of(ds)))
+    thread.start()
+    time.sleep(0.1)
+    with FakeDaemon(tmp_path, Polite(samples=40)):
+        thread.join(20)
+        assert seen == list(range(40))
+        assert ds.stats().reconnects == 0
+        ds.close()
+
+
+def test_with_reconnect_the_first_open_gives_up_after_its_time(tmp_path: Path) -> None:
+    ds = dataset(tmp_path, reconnect=True, reconnect_timeout=0.1)
+    for attempt in (lambda: iter(ds), lambda: len(ds), lambda: ds[0]):
+        with pytest.raises(DaemonNotRunningError, match=r"waited 0\.1 s for it") as raised:
+            attempt()
+        assert "stokerd" in raised.value.remedy

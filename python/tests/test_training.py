@@ -6,6 +6,7 @@ import itertools
 import subprocess
 import sys
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,11 @@ import numpy as np
 import pytest
 import torch
 from conftest import BLOCK, FILES, REPOSITORY, ROWS, Daemon, raw_content
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader, IterableDataset, default_collate
 from torch.utils.data import Dataset as MapDataset
 
 import stoker
-from stoker.errors import OutOfRangeError, WorkerError
+from stoker.errors import InvalidError, OutOfRangeError, WorkerError
 
 
 def samples_of(batches: Any) -> list[int]:
@@ -340,4 +341,42 @@ def test_more_classes_than_fit_a_packet_arrive_whole(shared_daemon: Daemon, tmp_
     ds = shared_daemon.dataset("many-classes", batch_size=8)
     assert next(iter(ds))["label"].tolist() == list(range(8))
     assert ds.classes == tuple(names)
+    ds.close()
+
+
+@pytest.mark.parametrize("name", ["tokens", "files"])
+@pytest.mark.parametrize("settings", [{}, {"batch_size": 3}], ids=str)
+def test_a_dataloader_that_would_batch_batches_says_what_to_do(
+    shared_daemon: Daemon, name: str, settings: dict[str, Any]
+) -> None:
+    block = {"block_size": BLOCK} if name == "tokens" else {}
+    ds = shared_daemon.dataset(name, batch_size=10, **block)
+    with pytest.raises(InvalidError, match="yields whole batches already") as raised:
+        next(iter(DataLoader(ds, **settings)))
+    assert "use DataLoader(ds, batch_size=None)" in raised.value.remedy
+    ds.close()
+
+
+@pytest.mark.filterwarnings("ignore:.*pin_memory.*")
+def test_a_dataloader_that_pins_memory_passes_whole_batches_on(shared_daemon: Daemon) -> None:
+    ds = shared_daemon.dataset("tokens", batch_size=10, block_size=BLOCK)
+    loader: DataLoader[Any] = DataLoader(ds, batch_size=None, pin_memory=True)
+    assert [number for batch in loader for number in batch.index.tolist()] == list(range(ROWS))
+    ds.close()
+
+
+def test_single_samples_are_collated(shared_daemon: Daemon) -> None:
+    ds = shared_daemon.dataset("tokens", batch_size=1, block_size=BLOCK)
+    assert default_collate([ds[3], ds[4]])["x"].shape == (2, BLOCK)
+    ds.close()
+
+
+def test_samples_fetched_by_several_threads_are_whole(shared_daemon: Daemon) -> None:
+    ds = shared_daemon.dataset("files", batch_size=1)
+
+    def fetch(number: int) -> bool:
+        return bool(ds[number % FILES]["data"] == raw_content(number % FILES))
+
+    with ThreadPoolExecutor(8) as threads:
+        assert all(threads.map(fetch, range(2000)))
     ds.close()

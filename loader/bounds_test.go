@@ -228,3 +228,23 @@ func FuzzDatasetRecord(f *testing.F) {
 		}
 	})
 }
+
+func TestMemoryThatTheMachineLacksIsRefusedWhenTheSessionOpens(t *testing.T) {
+	options := testOptions(t)
+	options.Session.RingBytesMax, options.Session.RingBytesTotal = 1<<45, 1<<46
+	n := startNode(t, options)
+	dir := t.TempDir()
+	path := filepath.Join(dir, "sparse")
+	if err := errors.Join(os.WriteFile(path, nil, 0o644), os.Truncate(path, 1<<38)); err != nil {
+		t.Fatal(err)
+	}
+	n.add("huge", dir)
+	request := openRequest("huge")
+	request.BatchSize = 1
+	if failure := n.greeted().failure(request); failure.Code != "no_space" || !strings.Contains(failure.What, "available") {
+		t.Errorf("a ring of several TiB: %+v", failure)
+	}
+	if used := n.budget.used(); used != 0 {
+		t.Errorf("the refused ring is still accounted for: %d bytes", used)
+	}
+}

@@ -38,8 +38,11 @@ func TestBatchesThatFailBesideTheirSlotLeaveNothing(t *testing.T) {
 			request := openRequest("d")
 			request.Transport = transport
 			c := n.openSession(request)
-			mappings, descriptors := sharedMappings(t), openDescriptors(t)
-			for range 50 {
+			var mappings, descriptors int
+			for round := range 60 {
+				if round == 10 {
+					mappings, descriptors = sharedMappings(t), openDescriptors(t)
+				}
 				var b batch
 				if transport == shm.TransportRing {
 					b = c.next()
@@ -52,12 +55,11 @@ func TestBatchesThatFailBesideTheirSlotLeaveNothing(t *testing.T) {
 				var seeked shm.Seeked
 				c.ask(shm.Seek{Type: shm.TypeSeek}, &seeked)
 			}
-			if more := sharedMappings(t) - mappings; more > 2 {
-				t.Errorf("50 failed batches left %d mappings", more)
-			}
-			if more := openDescriptors(t) - descriptors; more > 4 {
-				t.Errorf("50 failed batches left %d descriptors", more)
-			}
+			// Production goes on to its next failure, and then stands still. The 8 files
+			// may be kept open for reuse; how many were at round 10 is chance.
+			eventually(t, "what 50 failed batches had is given back", func() bool {
+				return sharedMappings(t)-mappings <= 2 && openDescriptors(t)-descriptors <= 8+2
+			})
 		})
 	}
 }

@@ -161,6 +161,12 @@ type GatherReport struct {
 	CachedBytes int64 // were in the page cache
 	DiskBytes   int64 // had to be waited for
 	DiskReads   int64
+
+	// The read that took longest of those that had to be waited for, its number
+	// among the reads of the call, and how long. SlowestNs 0: none, or not measured.
+	// Of several calls that add to one report, the slowest read's call counts.
+	SlowestNs int64
+	Slowest   int
 }
 
 // Gatherer is the optional ability to serve many reads in one call, which lets a

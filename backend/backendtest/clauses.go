@@ -165,6 +165,7 @@ func abilityClauses() []clause {
 		{"Gather equals ReadAt for every read", gatherEqualsReadAt},
 		{"a gather's report adds up to its bytes", reportAddsUp},
 		{"the first error ends a gather", gatherFails},
+		{"a series of reads equals ReadAt", seriesEqualsReadAt},
 		{"abilities are found through wrappers", abilitiesThroughWrappers},
 		{"a Location holds the chunk's bytes until its Release", locationHolds},
 	}
@@ -221,11 +222,44 @@ func gatherFails(t *testing.T, f *fixture) {
 	wantKind(t, "gather", backend.Gather(context.Background(), f.store, reads, new(backend.GatherReport)), backend.NotFound)
 }
 
+func seriesEqualsReadAt(t *testing.T, f *fixture) {
+	random := rand.New(rand.NewPCG(11, 11))
+	for i, c := range f.chunks {
+		if c.Object == nil {
+			continue // only objects can be opened
+		}
+		r, err := backend.OpenObject(context.Background(), f.store, c.Object)
+		if err != nil {
+			t.Fatalf("open the object of chunk %d: %v", i, err)
+		}
+		for range 10 {
+			from := random.IntN(len(f.contents[i]) + 1)
+			p := poisoned(random.IntN(len(f.contents[i]) - from + 1))
+			if err := r.ReadAt(p, c.Start+int64(from)); err != nil {
+				t.Fatalf("chunk %d: read %d bytes from %d: %v", i, len(p), from, err)
+			}
+			if !bytes.Equal(p, f.contents[i][from:from+len(p)]) {
+				t.Fatalf("chunk %d: read %d bytes from %d gave wrong bytes", i, len(p), from)
+			}
+		}
+		if err := r.Close(); err != nil {
+			t.Errorf("close the object of chunk %d: %v", i, err)
+		}
+		beyond, err := backend.OpenObject(context.Background(), f.store, c.Object)
+		if err != nil {
+			t.Fatal(err)
+		}
+		wantKind(t, "read beyond the end", beyond.ReadAt(make([]byte, 1), c.Object.Version.Size), backend.OutOfRange)
+		_ = beyond.Close() // after an error there is nothing to compare
+	}
+}
+
 func abilitiesThroughWrappers(t *testing.T, f *fixture) {
 	twice := Wrap(Wrap(f.store))
 	sameAbility[backend.Gatherer](t, f.store, twice)
 	sameAbility[backend.Locator](t, f.store, twice)
 	sameAbility[backend.Lister](t, f.store, twice)
+	sameAbility[backend.Opener](t, f.store, twice)
 }
 
 func sameAbility[T any](t *testing.T, bare, wrapped backend.Store) {

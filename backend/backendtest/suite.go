@@ -136,7 +136,7 @@ func refusesWrites(t *testing.T, f *fixture) {
 func changedIsAnError(t *testing.T, f *fixture) {
 	ctx := context.Background()
 	f.wantRead(t, large, 0, len(f.contents[large]))
-	f.harness.Change(t, f.store, f.chunks, large)
+	f.seriesAcrossChange(t)
 	p := poisoned(len(f.contents[large]))
 	wantKind(t, "read", f.store.ReadAt(ctx, f.chunks[large], p, 0), backend.Changed)
 	_, err := f.store.Stat(ctx, f.chunks[large])
@@ -148,6 +148,30 @@ func changedIsAnError(t *testing.T, f *fixture) {
 			f.wantRead(t, i, 0, len(f.contents[i]))
 		}
 	}
+}
+
+// seriesAcrossChange changes the large chunk's source within a series of reads of
+// it: one of the calls must say so, Close at the latest.
+func (f *fixture) seriesAcrossChange(t *testing.T) {
+	object := f.chunks[large].Object
+	if object == nil {
+		f.harness.Change(t, f.store, f.chunks, large)
+		return
+	}
+	r, err := backend.OpenObject(context.Background(), f.store, object)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := make([]byte, 1)
+	if err := r.ReadAt(p, 0); err != nil {
+		t.Error(err)
+	}
+	f.harness.Change(t, f.store, f.chunks, large)
+	err = r.ReadAt(p, 1)
+	if closed := r.Close(); err == nil {
+		err = closed
+	}
+	wantKind(t, "a series of reads", err, backend.Changed)
 }
 
 // Benchmark measures reads of one size each through ReadAt.

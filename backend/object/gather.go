@@ -38,12 +38,14 @@ type gather struct {
 	cachedBytes atomic.Int64
 	diskBytes   atomic.Int64
 	diskReads   atomic.Int64
+	slowestNs   atomic.Int64 // changed under mu
 
 	jobs   sync.WaitGroup // reads that workers have
 	failed atomic.Bool
 	mu     struct {
 		sync.Mutex
-		err error // the first
+		err     error // the first
+		slowest int32 // the read that took slowestNs
 	}
 }
 
@@ -65,6 +67,7 @@ func (d *Dir) putGather(g *gather) {
 	g.cachedBytes.Store(0)
 	g.diskBytes.Store(0)
 	g.diskReads.Store(0)
+	g.slowestNs.Store(0)
 	g.failed.Store(false)
 	g.mu.err = nil
 	select {
@@ -88,6 +91,9 @@ func (d *Dir) Gather(ctx context.Context, reads []backend.Read, report *backend.
 		report.CachedBytes += g.cachedBytes.Load()
 		report.DiskBytes += g.diskBytes.Load()
 		report.DiskReads += g.diskReads.Load()
+		if ns := g.slowestNs.Load(); ns > report.SlowestNs {
+			report.SlowestNs, report.Slowest = ns, int(g.mu.slowest)
+		}
 	}
 	d.putGather(g)
 	return err
@@ -303,6 +309,19 @@ func (g *gather) readWaiting(f *file, i int32, done int64) {
 		}
 	}
 	g.diskReads.Add(1)
+}
+
+// took notes how long a read made its call wait, if no other took longer.
+func (g *gather) took(read int32, ns int64) {
+	if ns <= g.slowestNs.Load() {
+		return
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if ns > g.slowestNs.Load() {
+		g.slowestNs.Store(ns)
+		g.mu.slowest = read
+	}
 }
 
 // finish ends one use of the file in this call; the last one checks its version

@@ -106,6 +106,10 @@ func TestGatherReportSaysWhatHadToBeWaitedFor(t *testing.T) {
 		}
 		var report backend.GatherReport
 		must(t, dir.Gather(context.Background(), reads, &report))
+		if waited := report.SlowestNs > 0; waited != (c.want.DiskReads > 0) || report.Slowest < 0 || report.Slowest >= len(reads) {
+			t.Errorf("%T: the slowest is read %d with %d ns", c.system, report.Slowest, report.SlowestNs)
+		}
+		report.SlowestNs, report.Slowest = 0, 0
 		if report != c.want {
 			t.Errorf("%T: report %+v, want %+v", c.system, report, c.want)
 		}

@@ -25,7 +25,7 @@ var testHelpers = []string{"internal/...", "backend/backendtest"}
 
 var (
 	stores = []string{
-		"backend/object/...", "backend/flash/...", "backend/tier/...", "backend/peer/...", "backend/erasure/...",
+		"backend/object/...", "backend/seekable/...", "backend/flash/...", "backend/tier/...", "backend/peer/...", "backend/erasure/...",
 		"backend/cluster/...", "backend/volume/...", "backend/gateway/...",
 	}
 	belowLoader = append([]string{
@@ -44,6 +44,7 @@ var rooms = []room{
 
 	{pattern: "backend/backendtest/...", imports: []string{"backend"}, reason: "the conformance suite sees only the contract"},
 	{pattern: "backend/object/...", imports: []string{"backend"}, reason: "a store sees only the contract"},
+	{pattern: "backend/seekable/...", imports: []string{"backend"}, tests: []string{"backend/object"}, reason: "a decorator sees only the contract"},
 	{pattern: "backend/flash/...", imports: []string{"backend"}, reason: "a store sees only the contract"},
 	{pattern: "backend/tier/...", imports: []string{"backend"}, reason: "a decorator sees only the contract"},
 	{pattern: "backend/erasure/...", imports: []string{"backend"}, reason: "a decorator sees only the contract"},
@@ -54,6 +55,8 @@ var rooms = []room{
 
 	{pattern: "prefetch/...", imports: []string{"backend"}, reason: "prefetch decides; it uses the contract's value types and declares the order that it needs itself"},
 	{pattern: "loader/dataset/...", imports: []string{"backend"}, tests: []string{"backend/object"}, reason: "a format reads headers through the contract, and nothing else"},
+	{pattern: "loader/dataset/tar/...", imports: []string{"backend", "backend/seekable", "loader/dataset"}, tests: []string{"backend/object", "loader/dataset/internal/..."}, reason: "tar reads headers through the contract; compressed archives it writes in the form that backend/seekable serves"},
+	{pattern: "loader/dataset/formats/...", imports: []string{"backend", "loader/dataset/..."}, tests: []string{"backend/object"}, reason: "formats calls the formats by name"},
 	{pattern: "loader/gpu/...", imports: []string{"cufile/...", "shm/...", "backend"}, reason: "the GPU process has slabs and direct reads, no sessions"},
 	{pattern: "loader/api/...", imports: []string{"loader/config/..."}, reason: "the API declares the small interface that it serves"},
 	{pattern: "loader", imports: belowLoader, reason: "loader is where all of the rooms below it meet; it knows no command and no benchmark"},
@@ -85,7 +88,10 @@ var dependencies = []dependency{
 	{module: "github.com/grafana/pyroscope-go", rooms: []string{"cmd/stokerd"}, reason: "it profiles the whole process; only the daemon's wiring may start it"},
 	{module: "github.com/prometheus/client_golang", rooms: []string{"loader/api/..."}, reason: "a mechanism fills a documented struct; only loader/api exports metrics"},
 	{module: "github.com/spf13/cobra", rooms: []string{"cmd/..."}, reason: "flags belong to the commands"},
+	{module: "github.com/klauspost/compress", rooms: []string{"backend/seekable/...", "loader/dataset/tar/...", "backend/volume/..."}, reason: "compressed bytes are an archive's or a volume's; everything above sees plain ones"},
+	{module: "github.com/ulikunitz/xz", rooms: []string{"loader/dataset/tar/..."}, reason: "only archives come as xz"},
 	{module: "github.com/goccy/go-yaml", rooms: []string{"loader/config/..."}, reason: "loader/config is the one reader of YAML"},
+	{module: "github.com/getkin/kin-openapi", inTests: true, rooms: []string{"internal/..."}, reason: "a test library has no place in a program"},
 	{module: "pgregory.net/rapid", inTests: true, rooms: []string{"backend/backendtest/..."}, reason: "a test library has no place in a program"},
 	{module: "go.uber.org/goleak", inTests: true, rooms: []string{"internal/...", "backend/backendtest/..."}, reason: "a test library has no place in a program"},
 	{module: "testing", inTests: true, rooms: []string{"internal/...", "backend/backendtest/..."}, reason: "a test library has no place in a program"},

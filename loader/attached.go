@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 
@@ -15,6 +16,7 @@ import (
 	"github.com/stokerio/stoker/backend/object"
 	"github.com/stokerio/stoker/loader/dataset"
 	"github.com/stokerio/stoker/loader/dataset/formats"
+	"github.com/stokerio/stoker/loader/dataset/tar"
 	"github.com/stokerio/stoker/loader/dataset/tokens"
 	"github.com/stokerio/stoker/shm"
 )
@@ -30,14 +32,17 @@ const (
 type attached struct {
 	info      shm.DatasetInfo
 	store     *object.Dir    // nil while detached
+	bytes     backend.Store  // store, or what serves the seekable forms of archives beside it
 	index     *dataset.Index // nil while detached
 	indexPath string
+	scanned   scanned
+	seekable  []string // names of the files that hold seekable forms of archives
 
 	mu struct {
 		sync.Mutex
 		holders int
 		retired bool
-		views   map[int64]dataset.View // by block size
+		views   map[string]dataset.View // by cut
 	}
 }
 
@@ -83,35 +88,55 @@ func (a *attached) closeNow() error {
 	if a.index != nil {
 		err = a.index.Close()
 	}
-	if a.store != nil {
+	switch {
+	case a.bytes != nil:
+		err = errors.Join(err, a.bytes.Close()) // and with it the store below it
+	case a.store != nil:
 		err = errors.Join(err, a.store.Close())
 	}
 	return err
 }
 
-// maxViews bounds the block sizes remembered for one dataset.
+// files are the names of what the dataset has beside its record.
+func (a *attached) files() []string {
+	return append(slices.Clone(a.seekable), filepath.Base(a.indexPath))
+}
+
+// maxViews bounds the views remembered for one dataset.
 const maxViews = 16
 
-// view returns the dataset cut into samples. blockSize is for tokens only.
-func (a *attached) view(blockSize int64) (dataset.View, error) {
-	if err := a.checkBlockSize(blockSize); err != nil {
+// cut is a client's choice of what a sample is: for tokens its length, for tar its
+// columns.
+type cut struct {
+	blockSize int64
+	columns   []shm.SelectColumn
+	missing   string
+}
+
+func (c *cut) key() string { return fmt.Sprintf("%d %q %q", c.blockSize, c.columns, c.missing) }
+
+func (c *cut) options() formats.ViewOptions {
+	options := formats.ViewOptions{BlockSize: c.blockSize, Missing: c.missing}
+	for _, column := range c.columns {
+		options.Select = append(options.Select, dataset.Select(column))
+	}
+	return options
+}
+
+// view returns the dataset cut into samples.
+func (a *attached) view(c cut) (dataset.View, error) {
+	if err := a.check(&c); err != nil {
 		return nil, err
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if v, ok := a.mu.views[blockSize]; ok {
+	key := c.key()
+	if v, ok := a.mu.views[key]; ok {
 		return v, nil
 	}
-	v, err := formats.Open(a.index, formats.ViewOptions{BlockSize: blockSize})
-	if remedy := backend.RemedyOf(err); backend.KindOf(err) == backend.OutOfRange && remedy != "" {
-		return nil, &shm.Failure{
-			Code: "invalid", Where: "dataset " + a.info.Name,
-			What:   fmt.Sprintf("block_size %d leaves no sample: %s", blockSize, strings.Replace(err.Error(), " ("+remedy+")", "", 1)),
-			Remedy: remedy,
-		}
-	}
+	v, err := formats.Open(a.index, c.options())
 	if err != nil {
-		return nil, err
+		return nil, a.viewFailure(&c, err)
 	}
 	if v.Len() == 0 {
 		return nil, &shm.Failure{
@@ -123,10 +148,38 @@ func (a *attached) view(blockSize int64) (dataset.View, error) {
 		clear(a.mu.views)
 	}
 	if a.mu.views == nil {
-		a.mu.views = map[int64]dataset.View{}
+		a.mu.views = map[string]dataset.View{}
 	}
-	a.mu.views[blockSize] = v
+	a.mu.views[key] = v
 	return v, nil
+}
+
+// viewFailure says whose mistake it is that there is no such view.
+func (a *attached) viewFailure(c *cut, err error) error {
+	remedy := backend.RemedyOf(err)
+	what := strings.Replace(err.Error(), " ("+remedy+")", "", 1)
+	switch kind := backend.KindOf(err); {
+	case kind == backend.OutOfRange && remedy != "":
+		what = fmt.Sprintf("block_size %d leaves no sample: %s", c.blockSize, what)
+	case kind != backend.Invalid:
+		return err
+	}
+	return &shm.Failure{Code: "invalid", Where: "dataset " + a.info.Name, What: what, Remedy: remedy}
+}
+
+// check refuses choices that the dataset's format does not have.
+func (a *attached) check(c *cut) error {
+	if err := a.checkBlockSize(c.blockSize); err != nil {
+		return err
+	}
+	if a.info.Format != tar.Format && (len(c.columns) > 0 || c.missing != "") {
+		return &shm.Failure{
+			Code: "invalid", Where: "dataset " + a.info.Name,
+			What:   fmt.Sprintf("select and missing choose parts of samples; the dataset's format is %s, whose samples have none", a.info.Format),
+			Remedy: "leave select and missing out",
+		}
+	}
+	return nil
 }
 
 func (a *attached) checkBlockSize(blockSize int64) error {

@@ -200,7 +200,7 @@ func TestADatasetBeingReplacedIsNotRemoved(t *testing.T) {
 	n := startNode(t, testOptions(t))
 	dir, _ := writeFiles(t, 4, func(int) int { return 10 })
 	n.add("d", dir)
-	if err := n.registry.beginAdd(shm.DatasetAdd{Name: "d", Replace: true}); err != nil {
+	if err := n.registry.beginAdd("d", true); err != nil {
 		t.Fatal(err)
 	}
 	if err := n.RemoveDataset(t.Context(), "d"); err == nil || !strings.Contains(err.Error(), "under way") {

@@ -227,6 +227,18 @@ func (c *connection) answer(packet []byte, descriptors []int) (more bool, err er
 		directory := descriptors[0]
 		descriptors = nil // add owns it
 		return true, c.addDataset(request, directory)
+	case shm.TypeDatasetLint:
+		var request shm.DatasetLint
+		if err := decode(packet, &request); err != nil {
+			return true, err
+		}
+		given := descriptors
+		descriptors = nil // lint owns them
+		return true, c.lint(request, given)
+	case shm.TypeRebuild:
+		return true, decoded(packet, c.rebuild)
+	case shm.TypeKeys:
+		return true, decoded(packet, c.keys)
 	case shm.TypeDatasetList:
 		return true, c.send(shm.DatasetsAnswer{Type: shm.TypeDatasets, Datasets: c.node.registry.list()})
 	case shm.TypeDatasetInfo:
@@ -278,33 +290,6 @@ func (c *connection) hello(request shm.Hello) error {
 		Type: shm.TypeHello, Version: version, Daemon: c.node.options.Version.Version, PID: os.Getpid(),
 		Features: []string{shm.TransportRing, shm.TransportSocket},
 	})
-}
-
-func (c *connection) addDataset(request shm.DatasetAdd, directory int) error {
-	var failed error
-	ctx, cancel := context.WithCancel(c.ctx)
-	defer cancel()
-	progress := func(done, total, bytes int64) {
-		err := c.send(shm.ProgressNote{Type: shm.TypeProgress, FilesDone: done, FilesTotal: total, BytesDone: bytes})
-		if err != nil && failed == nil {
-			failed = err
-			cancel() // nobody is left to scan for
-		}
-	}
-	info, err := c.node.registry.add(ctx, request, c.peer.UID, directory, paced(progress))
-	if err != nil {
-		return err
-	}
-	c.node.log.Info("dataset added", "dataset", info.Name, "format", info.Format, "files", info.Files, "bytes", info.Bytes, "index", info.IndexID)
-	return c.send(shm.DatasetAnswer{Type: shm.TypeDataset, Dataset: info})
-}
-
-func (c *connection) datasetInfo(request shm.DatasetRequest) error {
-	info, err := c.node.registry.info(request.Name)
-	if err != nil {
-		return err
-	}
-	return c.send(shm.DatasetAnswer{Type: shm.TypeDataset, Dataset: info})
 }
 
 func (c *connection) open(request shm.Open) error {

@@ -3,6 +3,7 @@ package loader
 import (
 	"context"
 	"fmt"
+	"strings"
 	"unsafe"
 
 	"github.com/stokerio/stoker/backend"
@@ -196,9 +197,23 @@ func int64s(memory []byte, offset, bytes uint64) []int64 {
 
 // key names a sample for an error message; it never fails.
 func (s *source) key(sample int64) string {
-	key, err := s.view.Key(sample)
-	if err != nil {
+	file, key, err := s.view.Key(sample)
+	switch {
+	case err != nil:
 		return fmt.Sprintf("sample %d", sample)
+	case strings.HasPrefix(key, file):
+		return key // a path, or a part of the file
 	}
-	return key
+	return file + ": " + key
+}
+
+// names are those of a batch's columns, without the sample numbers.
+func (s *source) names() []string {
+	names := make([]string, 0, len(s.columns)+len(s.valueColumns))
+	for _, columns := range [][]dataset.Column{s.columns, s.valueColumns} {
+		for _, c := range columns {
+			names = append(names, c.Name)
+		}
+	}
+	return names
 }

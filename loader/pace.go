@@ -44,10 +44,10 @@ const progressInterval = 100 * time.Millisecond
 // paced lets a progress report through now and then, and the last one always.
 func paced(report dataset.Progress) dataset.Progress {
 	var last time.Time
-	return func(done, total, bytes int64) {
-		if now := time.Now(); now.Sub(last) >= progressInterval || (total > 0 && done == total) {
+	return func(done dataset.Done) {
+		if now := time.Now(); now.Sub(last) >= progressInterval || (done.FilesTotal > 0 && done.Files == done.FilesTotal) {
 			last = now
-			report(done, total, bytes)
+			report(done)
 		}
 	}
 }

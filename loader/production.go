@@ -133,6 +133,9 @@ func (p *production) do(f *filler, j *job) bool {
 		p.session.settle(j.slot, false)
 		p.describeError(j, &entry, err)
 	}
+	if err == nil && !j.end { // noted first, so that whoever learns of the wait finds it
+		p.session.slow.note(p.session.ring.NextSequence(), f)
+	}
 	published := p.publish(&entry)
 	if !published {
 		p.giveBack(j)

@@ -16,7 +16,9 @@ import (
 	"time"
 
 	"github.com/stokerio/stoker/backend/object"
+	"github.com/stokerio/stoker/backend/seekable"
 	"github.com/stokerio/stoker/loader/dataset"
+	"github.com/stokerio/stoker/loader/dataset/tar"
 	"github.com/stokerio/stoker/shm"
 )
 
@@ -32,7 +34,7 @@ type record struct {
 	Info    shm.DatasetInfo `json:"info"`
 	Device  uint64          `json:"device"` // of the directory; with Inode: that it is still the same one
 	Inode   uint64          `json:"inode"`
-	Include []string        `json:"include,omitempty"`
+	Scan    scanned         `json:"scan"`
 	Index   string          `json:"index"` // file name of the sample index
 }
 
@@ -41,6 +43,7 @@ const recordVersion = 1
 // registry keeps the node's datasets: on disk under directory, and open.
 type registry struct {
 	directory string
+	scans     string // directory of the journals of scans
 	object    object.Options
 	log       *slog.Logger
 
@@ -49,6 +52,11 @@ type registry struct {
 		datasets map[string]*attached
 		adding   map[string]bool
 	}
+
+	// pool is where archives in seekable form are decompressed; it is made when the
+	// first dataset needs it.
+	pool      func() (*seekable.Pool, error)
+	closePool func() error
 }
 
 // openRegistry opens every dataset that is kept under directory. One that cannot
@@ -61,8 +69,10 @@ func openRegistry(directory string, options object.Options, log *slog.Logger) (*
 	if err != nil {
 		return nil, fmt.Errorf("list datasets: %w", err)
 	}
-	r := &registry{directory: directory, object: options, log: log}
+	r := &registry{directory: directory, scans: filepath.Join(filepath.Dir(directory), "scans"), object: options, log: log}
+	r.removeOldJournals()
 	r.mu.datasets, r.mu.adding = map[string]*attached{}, map[string]bool{}
+	r.preparePool()
 	for _, entry := range entries {
 		if !entry.IsDir() || !namePattern.MatchString(entry.Name()) {
 			continue
@@ -82,6 +92,26 @@ func openRegistry(directory string, options object.Options, log *slog.Logger) (*
 	return r, nil
 }
 
+// preparePool sets how the pool is made, once, and closed if it was made.
+func (r *registry) preparePool() {
+	made := false
+	r.pool = sync.OnceValues(func() (*seekable.Pool, error) {
+		pool, err := seekable.NewPool(seekable.PoolOptions{})
+		made = err == nil
+		return pool, err
+	})
+	r.closePool = func() error {
+		if !made {
+			return nil
+		}
+		pool, err := r.pool()
+		if err != nil {
+			return err
+		}
+		return pool.Close()
+	}
+}
+
 // load reads one record and opens what it names.
 func (r *registry) load(name string) (*attached, error) {
 	text, err := os.ReadFile(filepath.Join(r.directory, name, recordName))
@@ -96,7 +126,8 @@ func (r *registry) load(name string) (*attached, error) {
 		return nil, fmt.Errorf("%s: version %d, name %q, index %q do not fit version %d and name %q",
 			recordName, rec.Version, rec.Info.Name, rec.Index, recordVersion, name)
 	}
-	a := &attached{info: rec.Info, indexPath: filepath.Join(r.directory, name, rec.Index)}
+	a := &attached{info: rec.Info, scanned: rec.Scan, indexPath: filepath.Join(r.directory, name, rec.Index)}
+	a.info.IndexPath = a.indexPath
 	if err := r.attach(a, rec); err != nil {
 		a.info.State, a.info.Problem = stateDetached, err.Error()
 		r.log.Warn("dataset detached", "dataset", name, "path", rec.Info.Path, "error", err)
@@ -113,12 +144,37 @@ func (r *registry) attach(a *attached, rec record) (err error) {
 	if a.store, err = object.OpenDir(dir, r.objectOptions(rec.Info.Name)); err != nil {
 		return err
 	}
-	if a.index, err = dataset.OpenIndex(a.indexPath); err != nil {
-		err = errors.Join(err, a.store.Close())
-		a.store = nil
+	if err = r.openIndex(a); err != nil {
+		err = errors.Join(err, a.closeNow())
+		a.store, a.bytes, a.index = nil, nil, nil
 		return err
 	}
+	removeOthers(filepath.Dir(a.indexPath), append(a.files(), recordName)...)
 	return nil
+}
+
+// openIndex opens the index at a's indexPath, and what serves the seekable forms of
+// archives that it names, which lie beside it.
+func (r *registry) openIndex(a *attached) (err error) {
+	if a.index, err = dataset.OpenIndex(a.indexPath); err != nil {
+		return err
+	}
+	a.bytes = a.store
+	if a.index.Info().Format != tar.Format {
+		return nil
+	}
+	if a.seekable, err = tar.Files(a.index); err != nil || len(a.seekable) == 0 {
+		return err
+	}
+	pool, err := r.pool()
+	if err != nil {
+		return err
+	}
+	store, err := seekable.New(a.store, filepath.Dir(a.indexPath), seekable.Options{Pool: pool, Dataset: filepath.Base(filepath.Dir(a.indexPath))})
+	if err == nil {
+		a.bytes = store
+	}
+	return err
 }
 
 func (r *registry) objectOptions(name string) object.Options {
@@ -229,6 +285,9 @@ func (r *registry) evictIdle() int {
 		if a.store != nil {
 			evicted += a.store.EvictIdle()
 		}
+		if store, ok := a.bytes.(*seekable.Store); ok {
+			evicted += store.EvictIdle()
+		}
 	}
 	return evicted
 }
@@ -241,44 +300,84 @@ func (r *registry) close() {
 		a.retire(r.log)
 		delete(r.mu.datasets, name)
 	}
+	if err := r.closePool(); err != nil {
+		r.log.Warn("close the pool of decompressed frames", "error", err)
+	}
 }
 
 // add scans the directory behind descriptor and keeps what it finds under
 // request.Name. It takes ownership of the descriptor.
 func (r *registry) add(ctx context.Context, request shm.DatasetAdd, owner uint32, descriptor int, progress dataset.Progress) (shm.DatasetInfo, error) {
-	none := shm.DatasetInfo{}
-	if err := r.beginAdd(request); err != nil {
+	if err := r.beginAdd(request.Name, request.Replace); err != nil {
 		shm.CloseAll([]int{descriptor})
-		return none, err
+		return shm.DatasetInfo{}, err
 	}
 	defer r.endAdd(request.Name)
-	store, err := object.OpenDir(descriptor, r.objectOptions(request.Name))
+	options := scanned{Include: request.Include, DType: request.DType, Bad: request.Bad}
+	return r.index(ctx, request.Name, request.Format, options, owner, descriptor, progress)
+}
+
+// rebuild scans a dataset's directory again, as it was scanned before.
+func (r *registry) rebuild(ctx context.Context, name string, progress dataset.Progress) (shm.DatasetInfo, error) {
+	held, err := r.acquire(name)
+	if err != nil {
+		return shm.DatasetInfo{}, err
+	}
+	defer held.release()
+	if err := r.beginAdd(name, true); err != nil {
+		return shm.DatasetInfo{}, err
+	}
+	defer r.endAdd(name)
+	descriptor, err := reopen(record{Info: held.info, Device: held.store.Device(), Inode: held.store.Inode()})
+	if err != nil {
+		return shm.DatasetInfo{}, &shm.Failure{
+			Code: "unavailable", Where: "dataset " + name, What: err.Error(),
+			Remedy: fmt.Sprintf("put the directory back, or run `stoker dataset add %s DIR --replace`", name),
+		}
+	}
+	return r.index(ctx, name, held.info.Format, held.scanned, held.info.OwnerUID, descriptor, progress)
+}
+
+// index scans a directory and installs what it finds. It owns the descriptor.
+func (r *registry) index(ctx context.Context, name, format string, options scanned, owner uint32, descriptor int, progress dataset.Progress) (shm.DatasetInfo, error) {
+	none := shm.DatasetInfo{}
+	store, err := object.OpenDir(descriptor, r.objectOptions(name))
 	if err != nil {
 		return none, err
 	}
-	a := &attached{store: store}
-	if err := r.scan(ctx, a, request, owner, progress); err != nil {
+	a := &attached{store: store, bytes: store, scanned: options}
+	if err := r.scanReusing(ctx, a, name, format, owner, progress); err != nil {
 		return none, errors.Join(err, a.closeNow())
 	}
 	return a.info, r.install(a)
 }
 
+// scanReusing scans with the help of the index that a dataset of this name has.
+func (r *registry) scanReusing(ctx context.Context, a *attached, name, format string, owner uint32, progress dataset.Progress) error {
+	var old *dataset.Index
+	if held, err := r.acquire(name); err == nil {
+		defer held.release()
+		old = held.index
+	}
+	return r.scan(ctx, a, name, format, owner, old, progress)
+}
+
 // beginAdd refuses names that are unusable, taken, or being added right now.
-func (r *registry) beginAdd(request shm.DatasetAdd) error {
-	if !namePattern.MatchString(request.Name) {
-		return invalid("dataset name", request.Name, "use letters, digits, '.', '_' and '-', at most 128, the first a letter or digit")
+func (r *registry) beginAdd(name string, replace bool) error {
+	if !namePattern.MatchString(name) {
+		return invalid("dataset name", name, "use letters, digits, '.', '_' and '-', at most 128, the first a letter or digit")
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.mu.adding[request.Name] {
-		return conflict(request.Name, "another `dataset add` of this name is under way", "wait for it")
+	if r.mu.adding[name] {
+		return conflict(name, "another `dataset add` of this name is under way", "wait for it")
 	}
-	a, ok := r.mu.datasets[request.Name]
-	if ok && a.info.State == stateReady && !request.Replace {
-		return conflict(request.Name, "a dataset of this name exists, at "+a.info.Path,
+	a, ok := r.mu.datasets[name]
+	if ok && a.info.State == stateReady && !replace {
+		return conflict(name, "a dataset of this name exists, at "+a.info.Path,
 			"choose another name, or replace it with --replace (replace=True)")
 	}
-	r.mu.adding[request.Name] = true
+	r.mu.adding[name] = true
 	return nil
 }
 
@@ -299,7 +398,7 @@ func (r *registry) install(a *attached) error {
 	name := a.info.Name
 	rec := record{
 		Version: recordVersion, Info: a.info, Device: a.store.Device(), Inode: a.store.Inode(),
-		Index: filepath.Base(a.indexPath),
+		Scan: a.scanned, Index: filepath.Base(a.indexPath),
 	}
 	text, err := json.MarshalIndent(rec, "", "  ")
 	if err == nil {
@@ -308,11 +407,15 @@ func (r *registry) install(a *attached) error {
 	if err != nil {
 		return errors.Join(fmt.Errorf("keep dataset %s: %w", name, err), a.closeNow())
 	}
+	keep := append(a.files(), recordName)
 	if old := r.mu.datasets[name]; old != nil {
+		if old.held() {
+			keep = append(keep, old.files()...) // its sessions read them on; the next start clears them away
+		}
 		old.retire(r.log)
 	}
 	r.mu.datasets[name] = a
-	removeOthers(filepath.Join(r.directory, name), recordName, rec.Index)
+	removeOthers(filepath.Join(r.directory, name), keep...)
 	return nil
 }
 

@@ -1,7 +1,7 @@
 package loader
 
 import (
-	"fmt"
+	"strings"
 	"time"
 
 	"github.com/stokerio/stoker/loader/dataset"
@@ -16,24 +16,17 @@ func (c *connection) sample(request shm.SampleRequest) error {
 		return err
 	}
 	defer held.release()
-	view, err := held.view(request.BlockSize)
+	view, err := held.view(cut{blockSize: request.BlockSize, columns: request.Select, missing: request.Missing})
 	if err != nil {
 		return err
 	}
-	if request.IndexID != "" && request.IndexID != view.ID() {
-		return &shm.Failure{
-			Code: "changed", Where: "dataset " + request.Dataset,
-			What:   fmt.Sprintf("its samples are no longer those seen before: index %s, expected %s", view.ID(), request.IndexID),
-			Remedy: "make the stoker.Dataset anew",
-		}
+	if err := sameIndex(request.Dataset, request.IndexID, view); err != nil {
+		return err
 	}
-	if request.Index < 0 || request.Index >= view.Len() {
-		return &shm.Failure{
-			Code: "out_of_range", Where: "dataset " + request.Dataset,
-			What: fmt.Sprintf("sample %d does not exist, the dataset has %d", request.Index, view.Len()), Remedy: "ask for one within [0, len)",
-		}
+	if err := withinDataset(request.Dataset, request.Index, view); err != nil {
+		return err
 	}
-	source := newSource(view, held.store)
+	source := newSource(view, held.bytes)
 	f := &filler{source: &source, samples: []int64{request.Index}}
 	return c.sendSample(f, request.Index)
 }
@@ -57,8 +50,12 @@ func (c *connection) sendSample(f *filler, number int64) error {
 	if _, err := f.fill(c.ctx, memory.Bytes()); err != nil {
 		return err
 	}
+	file, key, err := f.source.view.Key(number)
+	if err != nil {
+		return err
+	}
 	answer := shm.SampleAnswer{
-		Type: shm.TypeSample, Key: f.source.key(number), Samples: f.source.view.Len(), IndexID: f.source.view.ID(),
+		Type: shm.TypeSample, Key: strings.ToValidUTF8(key, "\uFFFD"), File: strings.ToValidUTF8(file, "\uFFFD"), Samples: f.source.view.Len(), IndexID: f.source.view.ID(),
 		Columns: sampleColumns(f), Bytes: bytes,
 	}
 	return c.conn.Send(answer, patience, memory.FD())
@@ -117,9 +114,13 @@ func (c *connection) next() error {
 	if s.taker == nil {
 		return invalid("type", shm.TypeNext, "open the session with transport \"socket\"")
 	}
+	asked := s.clock.Now()
 	for c.ctx.Err() == nil && !c.conn.PeerGone() {
 		over := s.over() // asked first: what was published before is still there to take
 		if e, ok := s.taker.Take(takeBound); ok {
+			if e.Kind == shm.KindBatch {
+				s.waited.add(attribute(asked, s.clock.Now(), &e), &e)
+			}
 			return c.sendEntry(&e)
 		}
 		if over {

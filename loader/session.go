@@ -37,6 +37,8 @@ type session struct {
 	opened  time.Time
 	taker   *shm.Consumer // TransportSocket: the daemon takes for the trainer
 	large   largeBatches
+	waited  waitLog   // what the daemon saw itself: TransportSocket
+	slow    slowReads // what it read slowest
 
 	control    sync.Mutex  // seek and close
 	production *production // guarded by control
@@ -116,7 +118,7 @@ func newSession(n *Node, conn *shm.Conn, peer shm.Peer, request shm.Open) (_ *se
 // resolve turns the request into a view, an order and a share.
 func (s *session) resolve() error {
 	r := &s.request
-	view, err := s.dataset.view(r.BlockSize)
+	view, err := s.dataset.view(cut{blockSize: r.BlockSize, columns: r.Select, missing: r.Missing})
 	if err != nil {
 		return err
 	}
@@ -152,7 +154,7 @@ func (s *session) resolve() error {
 			Remedy: "load a state that was saved for this dataset",
 		}
 	}
-	s.source = newSource(view, s.dataset.store)
+	s.source = newSource(view, s.dataset.bytes)
 	return nil
 }
 
@@ -225,6 +227,7 @@ func (s *session) close(reason string) {
 		s.production.stop()
 	}
 	s.node.totals.sessionEnded(s.describe(), reason)
+	s.node.totals.keepStalls(s.describeStalls())
 	total := s.ring.Geometry().TotalBytes
 	for slot := range s.ring.Geometry().Slots {
 		s.settle(uint32(slot), reason != endExit)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/stokerio/stoker/loader/api"
@@ -66,10 +67,15 @@ type totals struct {
 		ended   map[string]int64
 		errors  map[string]int64
 		refused int64
-		traffic api.Traffic // of sessions that have ended
-		stall   api.Stall   // of sessions that have ended
+		traffic api.Traffic         // of sessions that have ended
+		stall   api.Stall           // of sessions that have ended
+		stalls  []api.SessionStalls // of the last sessions that have ended, in order of their end
 	}
+	scans scanCounters
 }
+
+// scanCounters count the work of indexing.
+type scanCounters struct{ running, bytes, samples atomic.Int64 }
 
 func (t *totals) init() {
 	t.mu.ended, t.mu.errors = map[string]int64{}, map[string]int64{}
@@ -122,11 +128,11 @@ func addStall(sum *api.Stall, s api.Stall) {
 
 // describe is a session as the outside sees it.
 func (s *session) describe() api.Session {
-	levels, geometry, waits := s.ring.Levels(), s.ring.Geometry(), s.ring.Waits()
+	levels, geometry, waits := s.ring.Levels(), s.ring.Geometry(), s.waits()
 	c, r := &s.counters, &s.request
 	described := api.Session{
-		ID: s.id, Dataset: r.Dataset, IndexID: s.source.view.ID(), JobID: r.JobID,
-		Client:    api.Client{PID: int(s.peer.PID), UID: s.peer.UID, Name: s.client},
+		ID: s.id, Dataset: r.Dataset, Format: s.dataset.info.Format, Columns: s.source.names(), IndexID: s.source.view.ID(), JobID: r.JobID,
+		Client:    s.describeClient(),
 		StartedAt: s.opened, Transport: r.Transport, Order: r.Order, Seed: r.Seed,
 		Rank: r.Rank, WorldSize: r.WorldSize, BatchSize: r.BatchSize,
 		Epoch: c.epoch.Load(), SamplesConsumed: c.consumed.Load(), Samples: s.source.view.Len(),
@@ -142,6 +148,10 @@ func (s *session) describe() api.Session {
 		Stall: stallOf(waits, time.Since(s.opened)),
 	}
 	return described
+}
+
+func (s *session) describeClient() api.Client {
+	return api.Client{PID: int(s.peer.PID), UID: s.peer.UID, Name: s.client}
 }
 
 // stallOf makes sense of what the trainer says of its waiting: no session waits
@@ -207,14 +217,33 @@ func (n *Node) Sessions() []api.Session {
 	return sessions
 }
 
+// Session implements api.Node.
+func (n *Node) Session(id string) (api.Session, error) {
+	for _, s := range n.sessions.all() {
+		if s.id != id {
+			continue
+		}
+		if described, ok := s.describeOpen(); ok {
+			return described, nil
+		}
+	}
+	return api.Session{}, &api.Error{
+		Code: api.CodeNotFound, What: "no such session is open", Where: "session " + clip(id),
+		Remedy: "`stoker status` lists those that are; `stoker stalls` also tells of the last that ended",
+	}
+}
+
 // Stats implements api.Node.
 func (n *Node) Stats() api.Stats {
 	sessions := n.Sessions()
 	stats := api.Stats{
 		SessionsOpen: int64(len(sessions)), LeasesEnded: map[string]int64{}, Datasets: map[string]int64{}, Errors: map[string]int64{},
+		Formats: map[string]int64{}, ScansRunning: n.totals.scans.running.Load(),
+		ScanBytes: n.totals.scans.bytes.Load(), ScanSamples: n.totals.scans.samples.Load(),
 	}
 	for _, info := range n.registry.list() {
 		stats.Datasets[info.State]++
+		stats.Formats[info.Format]++
 	}
 	t := &n.totals
 	t.mu.Lock()
@@ -243,8 +272,17 @@ func apiDataset(info shm.DatasetInfo) api.Dataset {
 	return api.Dataset{
 		Name: info.Name, Format: info.Format, Path: info.Path, State: info.State, OwnerUID: info.OwnerUID, AddedAt: added,
 		IndexID: info.IndexID, Samples: info.Samples, Tokens: info.Tokens, DType: info.DType,
-		Files: info.Files, Bytes: info.Bytes, Classes: info.Classes, Skipped: info.Skipped,
+		Files: info.Files, Bytes: info.Bytes, Classes: info.Classes, Skipped: info.Skipped, Saw: info.Saw, Problem: info.Problem,
+		Parts: apiParts(info.Parts), Archives: info.Archives, Indexes: info.Indexes, IndexPath: info.IndexPath,
 	}
+}
+
+func apiParts(parts []shm.PartInfo) []api.Part {
+	out := make([]api.Part, len(parts))
+	for i, p := range parts {
+		out[i] = api.Part(p)
+	}
+	return out
 }
 
 func apiError(err error) error {

@@ -46,6 +46,14 @@
 //	192 u64 waited_ns, then _disk, _index, _order, _ring, _wake  trainer: its stalls
 //	240 u64 batches_taken                trainer
 //	248 u64 batches_copied               trainer
+//	320 worst[10], 80 bytes each         trainer: its longest waits, in no order
+//
+//	worst entry (80 bytes), zero waited_ns: none
+//	  0 u64 waited_ns, then _disk, _index, _order, _ring, _wake
+//	 48 u64 sequence of the batch's entry
+//	 56 u64 epoch
+//	 64 u64 position
+//	 72 u64 rows
 //
 //	queue entry (128 bytes), sequence n at index (n-1) mod queue_entries
 //	  0 u64 sequence, from 1       64 u64 source_bytes
@@ -83,7 +91,11 @@ const (
 	EntryBytes       = 128
 	ColumnEntryBytes = 32
 	ColumnAlign      = 64
+	WorstEntryBytes  = 80
 )
+
+// WorstWaits is how many of its longest waits a trainer keeps for the daemon.
+const WorstWaits = 10
 
 // Offsets of header fields, bytes.
 const (
@@ -106,6 +118,7 @@ const (
 	offWaited         = 192
 	offBatchesTaken   = 240
 	offBatchesCopied  = 248
+	offWorst          = 320
 )
 
 // EntryKind says what a queue entry announces.

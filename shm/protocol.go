@@ -45,6 +45,11 @@ const (
 	TypeBye           = "bye"
 	TypeError         = "error"
 	TypeLong          = "long"
+	TypeRebuild       = "dataset_rebuild"
+	TypeDatasetLint   = "dataset_lint"
+	TypeFindings      = "findings"
+	TypeLint          = "lint"
+	TypeKeys          = "keys"
 	codeVersionNeeded = "version"
 )
 
@@ -110,11 +115,96 @@ func Negotiate(clientMin, clientMax int) (int, *Failure) {
 type DatasetAdd struct {
 	Type    string   `json:"type"`
 	Name    string   `json:"name"`
-	Format  string   `json:"format"` // "auto", "raw", "tokens"
+	Format  string   `json:"format"` // "auto", "raw", "tokens", "tar"
 	Path    string   `json:"path"`   // as the client sees it; for people
 	Include []string `json:"include,omitempty"`
 	DType   string   `json:"dtype,omitempty"` // token files without a header
+	Bad     string   `json:"bad,omitempty"`   // damaged files and samples: "fail" (the default) or "skip"
 	Replace bool     `json:"replace,omitempty"`
+}
+
+// DatasetRebuild scans a dataset's directory again and installs the new index.
+// What has not changed is taken from the old one. Answered as DatasetAdd.
+type DatasetRebuild struct {
+	Type string `json:"type"`
+	Name string `json:"name"`
+}
+
+// DatasetLint looks for what breaks or slows training: in a dataset by name, or in
+// the directory whose descriptor comes with the message. Answered by progress
+// notes, findings, and a summary.
+type DatasetLint struct {
+	Type    string   `json:"type"`
+	Name    string   `json:"name,omitempty"`
+	Format  string   `json:"format,omitempty"`
+	Include []string `json:"include,omitempty"`
+	DType   string   `json:"dtype,omitempty"`
+}
+
+// Finding is one thing that a lint found; see the table of codes in package dataset.
+type Finding struct {
+	Severity string `json:"severity"` // "error", "warning", "note"
+	Code     string `json:"code"`
+	File     string `json:"file"`
+	Offset   int64  `json:"offset"` // bytes; -1: the whole file
+	Key      string `json:"key,omitempty"`
+	What     string `json:"what"`
+	Remedy   string `json:"remedy"`
+}
+
+// FindingsNote carries some of a lint's findings.
+type FindingsNote struct {
+	Type     string    `json:"type"`
+	Findings []Finding `json:"findings"`
+}
+
+// LintSummary sums a lint up.
+type LintSummary struct {
+	Format   string           `json:"format"`
+	Files    int64            `json:"files"`
+	Samples  int64            `json:"samples"`
+	Bytes    int64            `json:"bytes"`
+	Findings map[string]int64 `json:"findings"` // by code
+	Errors   int64            `json:"errors"`
+	Warnings int64            `json:"warnings"`
+	Notes    int64            `json:"notes"`
+}
+
+// LintAnswer ends a lint.
+type LintAnswer struct {
+	Type    string      `json:"type"`
+	Summary LintSummary `json:"summary"`
+}
+
+// MaxKeys bounds how many keys one request may ask for.
+const MaxKeys = 4096
+
+// KeysRequest asks for the names of samples.
+type KeysRequest struct {
+	Type      string  `json:"type"`
+	Dataset   string  `json:"dataset"`
+	Samples   []int64 `json:"samples"`
+	BlockSize int64   `json:"block_size,omitempty"`
+	IndexID   string  `json:"index_id,omitempty"` // refuse any other
+}
+
+// SampleKey names one sample: its file, and its key within the dataset.
+type SampleKey struct {
+	File string `json:"file"`
+	Key  string `json:"key"`
+}
+
+// KeysAnswer answers KeysRequest, in its order.
+type KeysAnswer struct {
+	Type string      `json:"type"`
+	Keys []SampleKey `json:"keys"`
+}
+
+// SelectColumn is one column of a session over a dataset whose samples have parts:
+// the first of Parts that the sample has.
+type SelectColumn struct {
+	Name  string   `json:"name"`
+	Parts []string `json:"parts"`
 }
 
 // DatasetRequest asks for one dataset.
@@ -139,8 +229,21 @@ type DatasetInfo struct {
 	Files    int64          `json:"files"`
 	Bytes    int64          `json:"bytes"`
 	Classes  []string       `json:"classes,omitempty"`
+	Parts    []PartInfo     `json:"parts,omitempty"`    // tar: what samples are made of, by name
+	Archives map[string]int `json:"archives,omitempty"` // tar: how shards are stored -> shards
+	Indexes  map[string]int `json:"indexes,omitempty"`  // tar: what became of indexes beside shards -> shards
 	Skipped  map[string]int `json:"skipped,omitempty"`
 	Saw      string         `json:"saw,omitempty"` // what the scan recognised, in words
+
+	IndexPath string `json:"index_path,omitempty"` // of the index file, in the daemon's data directory
+}
+
+// PartInfo sums up one part over a dataset.
+type PartInfo struct {
+	Name     string `json:"name"`
+	Samples  int64  `json:"samples"` // that have it
+	Bytes    int64  `json:"bytes"`
+	MaxBytes int64  `json:"max_bytes"`
 }
 
 // DatasetAnswer carries one dataset.
@@ -155,12 +258,14 @@ type DatasetsAnswer struct {
 	Datasets []DatasetInfo `json:"datasets"`
 }
 
-// ProgressNote tells how far a scan is. FilesTotal is 0 while it is not known.
+// ProgressNote tells how far a scan is. Totals are 0 while they are not known.
 type ProgressNote struct {
-	Type       string `json:"type"`
-	FilesDone  int64  `json:"files_done"`
-	FilesTotal int64  `json:"files_total"`
-	BytesDone  int64  `json:"bytes_done"`
+	Type        string `json:"type"`
+	FilesDone   int64  `json:"files_done"`
+	FilesTotal  int64  `json:"files_total"`
+	BytesDone   int64  `json:"bytes_done"`
+	BytesTotal  int64  `json:"bytes_total"`
+	SamplesDone int64  `json:"samples_done"`
 }
 
 // Open opens a session.
@@ -182,6 +287,9 @@ type Open struct {
 	Slots           int    `json:"slots,omitempty"`
 	JobID           string `json:"job_id,omitempty"`
 	Transport       string `json:"transport"`
+
+	Select  []SelectColumn `json:"select,omitempty"`  // tar: the columns; none: every part
+	Missing string         `json:"missing,omitempty"` // tar: a sample that lacks a column is an "error", or has it "empty"
 }
 
 // ColumnSpec describes one column of a session's batches.
@@ -237,6 +345,9 @@ type SampleRequest struct {
 	Index     int64  `json:"index"`
 	BlockSize int64  `json:"block_size,omitempty"`
 	IndexID   string `json:"index_id,omitempty"`
+
+	Select  []SelectColumn `json:"select,omitempty"`
+	Missing string         `json:"missing,omitempty"`
 }
 
 // SampleColumn is one column of one sample, in the memfd that comes along.
@@ -252,6 +363,7 @@ type SampleColumn struct {
 type SampleAnswer struct {
 	Type    string         `json:"type"`
 	Key     string         `json:"key"`
+	File    string         `json:"file"`
 	Samples int64          `json:"samples"`
 	IndexID string         `json:"index_id"`
 	Columns []SampleColumn `json:"columns"`

@@ -252,11 +252,37 @@ type Waits struct {
 
 // Waits reads the trainer's counters.
 func (r *Ring) Waits() Waits {
-	at := func(i int64) uint64 { return load64(r.mem, offWaited+8*i) }
-	return Waits{
-		Total: at(0), Disk: at(1), Index: at(2), Order: at(3), Ring: at(4), Wake: at(5),
-		Taken: load64(r.mem, offBatchesTaken), Copied: load64(r.mem, offBatchesCopied),
+	w := r.waitsAt(offWaited)
+	w.Taken, w.Copied = load64(r.mem, offBatchesTaken), load64(r.mem, offBatchesCopied)
+	return w
+}
+
+func (r *Ring) waitsAt(offset int64) Waits {
+	at := func(i int64) uint64 { return load64(r.mem, offset+8*i) }
+	return Waits{Total: at(0), Disk: at(1), Index: at(2), Order: at(3), Ring: at(4), Wake: at(5)}
+}
+
+// WorstWait is one of the trainer's longest waits, in its own words.
+type WorstWait struct {
+	Waits                           // Taken and Copied are 0
+	Sequence, Epoch, Position, Rows uint64
+}
+
+// WorstWaits appends the trainer's longest waits to waits, in no order. Nothing
+// here is checked, and one that the trainer writes right now may be half new.
+func (r *Ring) WorstWaits(waits []WorstWait) []WorstWait {
+	for i := range int64(WorstWaits) {
+		offset := offWorst + i*WorstEntryBytes
+		w := WorstWait{
+			Waits:    r.waitsAt(offset),
+			Sequence: load64(r.mem, offset+48), Epoch: load64(r.mem, offset+56),
+			Position: load64(r.mem, offset+64), Rows: load64(r.mem, offset+72),
+		}
+		if w.Total > 0 {
+			waits = append(waits, w)
+		}
 	}
+	return waits
 }
 
 // Close frees the daemon's mapping and descriptor. Every other call must have

@@ -71,6 +71,9 @@ func vectorImage(t *testing.T) ([]byte, vectors) {
 	for i := range int64(8) {
 		store64(mem, offWaited+8*i, uint64(105+i))
 	}
+	for i := range int64(WorstWaits * WorstEntryBytes / 8) {
+		store64(mem, offWorst+8*i, uint64(200+i))
+	}
 	g := ring.Geometry()
 	for slot := range int64(g.Slots) {
 		store64(mem, g.ReleasedOffset+8*slot, uint64(120+slot))
@@ -120,6 +123,7 @@ func describeFields(mem []byte, g Geometry, v *vectors) {
 		"waited_ns": at(0, offWaited, 8), "waited_disk_ns": at(0, offWaited+8, 8), "waited_index_ns": at(0, offWaited+16, 8),
 		"waited_order_ns": at(0, offWaited+24, 8), "waited_ring_ns": at(0, offWaited+32, 8), "waited_wake_ns": at(0, offWaited+40, 8),
 		"batches_taken": at(0, offBatchesTaken, 8), "batches_copied": at(0, offBatchesCopied, 8),
+		"worst": at(0, offWorst, 8), "worst_1": at(0, offWorst+WorstEntryBytes, 8),
 	}
 	v.Entry = map[string]field{}
 	for i, f := range []struct {

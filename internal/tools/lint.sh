@@ -5,7 +5,7 @@ set -uo pipefail
 cd "$(dirname "$0")/../.."
 
 go_folders=(cmd loader cufile backend prefetch shm bench internal)
-python_folders=(python bench internal/tools)
+python_folders=(python bench internal/tools docs loader)
 bin=$PWD/.venv/bin
 complained=()
 
@@ -33,6 +33,7 @@ check_mypy() {
 	"$bin/mypy" --strict || status=1
 	"$bin/mypy" --strict demo || status=1
 	"$bin/mypy" --strict ../internal/tools || status=1
+	"$bin/mypy" --strict ../docs/examples || status=1
 	cd ..
 	return $status
 }

@@ -132,7 +132,7 @@ install_rest() {
 	scratch=$(mktemp -d)
 	sed "$numpy" "$requirements/dev.txt" >"$scratch/dev.txt"
 	sed "$numpy" "$requirements/constraints.txt" >"$scratch/constraints.txt"
-	say "installing numpy, pytest, hypothesis, ruff, mypy, torchdata"
+	say "installing numpy, pytest, hypothesis, ruff, mypy, torchdata, lightning, webdataset, schemathesis"
 	pip_install -r "$scratch/dev.txt" -c "$scratch/constraints.txt"
 	pip_install --no-deps -r "$requirements/torchdata.txt"
 	rm -rf "$scratch"

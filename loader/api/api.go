@@ -44,6 +44,12 @@ type Node interface {
 	RemoveDataset(ctx context.Context, name string) error
 	// Sessions lists the sessions that are open, in order of their start.
 	Sessions() []Session
+	// Session describes one open session, or returns an Error with code NotFound.
+	Session(id string) (Session, error)
+	// Stalls tells what the trainers of the open sessions, and of the last
+	// StallsKept that ended, waited on: open ones first, in order of their start,
+	// then the others, in order of their end.
+	Stalls() []SessionStalls
 	// Stats is a consistent snapshot of the node's counters since its start.
 	Stats() Stats
 }
@@ -65,28 +71,42 @@ const (
 
 // Dataset describes one dataset. The session socket uses the same object.
 type Dataset struct {
-	Name     string         `json:"name"`
-	Format   string         `json:"format"` // "raw", "tokens"
-	Path     string         `json:"path"`   // as the client that added it saw it
-	State    string         `json:"state"`
-	Problem  string         `json:"problem,omitempty"` // why it is detached
-	OwnerUID uint32         `json:"owner_uid"`
-	AddedAt  time.Time      `json:"added_at"`
-	IndexID  string         `json:"index_id"`
-	Samples  int64          `json:"samples"`           // raw: files; tokens: 0, as it depends on block_size
-	Tokens   int64          `json:"tokens,omitempty"`  // tokens: in all files
-	DType    string         `json:"dtype,omitempty"`   // tokens: element type
-	Files    int64          `json:"files"`             // source files
-	Bytes    int64          `json:"bytes"`             // source bytes of all samples
-	Classes  []string       `json:"classes,omitempty"` // raw: a label is an index into it
-	Skipped  map[string]int `json:"skipped,omitempty"` // reason -> files left out
-	Saw      string         `json:"saw,omitempty"`     // what the scan recognised, in words
+	Name      string         `json:"name"`
+	Format    string         `json:"format"` // "raw", "tokens", "tar"
+	Path      string         `json:"path"`   // as the client that added it saw it
+	State     string         `json:"state"`
+	Problem   string         `json:"problem,omitempty"` // why it is detached
+	OwnerUID  uint32         `json:"owner_uid"`
+	AddedAt   time.Time      `json:"added_at"`
+	IndexID   string         `json:"index_id"`
+	IndexPath string         `json:"index_path,omitempty"` // file of the index, as the daemon sees it
+	Samples   int64          `json:"samples"`              // raw: files; tokens: 0, as it depends on block_size
+	Tokens    int64          `json:"tokens,omitempty"`     // tokens: in all files
+	DType     string         `json:"dtype,omitempty"`      // tokens: element type
+	Files     int64          `json:"files"`                // source files
+	Bytes     int64          `json:"bytes"`                // source bytes of all samples
+	Classes   []string       `json:"classes,omitempty"`    // raw: a label is an index into it
+	Parts     []Part         `json:"parts,omitempty"`      // tar: what samples are made of, sorted by name
+	Archives  map[string]int `json:"archives,omitempty"`   // tar: how shards are stored, "tar", "gzip", ... -> shards
+	Indexes   map[string]int `json:"indexes,omitempty"`    // tar: what became of index files beside the shards -> shards
+	Skipped   map[string]int `json:"skipped,omitempty"`    // reason -> files left out
+	Saw       string         `json:"saw,omitempty"`        // what the scan recognised, in words
+}
+
+// Part is one kind of member that samples of a tar dataset have.
+type Part struct {
+	Name     string `json:"name"`      // the suffix: "jpg", "seg.png"
+	Samples  int64  `json:"samples"`   // that have it
+	Bytes    int64  `json:"bytes"`     // of all of them together
+	MaxBytes int64  `json:"max_bytes"` // of the largest
 }
 
 // Session describes one open session: one rank of a job.
 type Session struct {
 	ID              string    `json:"id"`
 	Dataset         string    `json:"dataset"`
+	Format          string    `json:"format"`  // of the dataset
+	Columns         []string  `json:"columns"` // of a batch, in their order
 	IndexID         string    `json:"index_id"`
 	JobID           string    `json:"job_id,omitempty"`
 	Client          Client    `json:"client"`
@@ -103,6 +123,55 @@ type Session struct {
 	Ring            Ring      `json:"ring"`
 	Traffic         Traffic   `json:"traffic"`
 	Stall           Stall     `json:"stall"`
+}
+
+// StallsKept is how many sessions that have ended Stalls still tells of.
+const StallsKept = 32
+
+// WorstKept is how many slow batches of a session Stalls tells of.
+const WorstKept = 10
+
+// SessionStalls is what one session's trainer waited on.
+type SessionStalls struct {
+	ID          string      `json:"id"`
+	Dataset     string      `json:"dataset"`
+	JobID       string      `json:"job_id,omitempty"`
+	Client      Client      `json:"client"`
+	StartedAt   time.Time   `json:"started_at"`
+	EndedAt     *time.Time  `json:"ended_at,omitempty"` // nil while it is open
+	WallSeconds float64     `json:"wall_seconds"`       // from its start to its end, or to now
+	Share       float64     `json:"share"`              // of WallSeconds that the trainer waited, 0 to 1
+	Stall       Stall       `json:"stall"`
+	Worst       []SlowBatch `json:"worst"` // at most WorstKept, longest wait first
+}
+
+// SlowBatch is one batch that the trainer waited for.
+type SlowBatch struct {
+	Seconds  float64   `json:"seconds"` // waited
+	Epoch    int64     `json:"epoch"`
+	Position int64     `json:"position"` // of its first sample in the epoch's order
+	Causes   Causes    `json:"causes"`
+	Files    []string  `json:"files"`               // that it was read from, at most 4
+	FirstKey string    `json:"first_key,omitempty"` // of its first sample
+	Slowest  *SlowRead `json:"slowest,omitempty"`   // its slowest read from disk, if it had any
+}
+
+// Causes divides one wait.
+type Causes struct {
+	DiskSeconds  float64 `json:"disk_seconds"`
+	IndexSeconds float64 `json:"index_seconds"`
+	OrderSeconds float64 `json:"order_seconds"`
+	RingSeconds  float64 `json:"ring_seconds"`
+	WakeSeconds  float64 `json:"wake_seconds"`
+	OtherSeconds float64 `json:"other_seconds"` // what the others leave of the wait
+}
+
+// SlowRead is one read that was not served from memory.
+type SlowRead struct {
+	File    string  `json:"file"`
+	Offset  int64   `json:"offset"`
+	Bytes   int64   `json:"bytes"`
+	Seconds float64 `json:"seconds"`
 }
 
 // Client is who holds a session, as the kernel says, except Name.
@@ -152,9 +221,17 @@ type Stats struct {
 	Stall          Stall
 	Rings          Ring             // levels, summed over open sessions; SlotBytes is not used
 	Datasets       map[string]int64 // state -> datasets; levels
+	Formats        map[string]int64 // format (see Formats) -> datasets; levels
+	ScansRunning   int64            // datasets being indexed; level
+	ScanBytes      int64            // source bytes that scans have gone through, read or skipped
+	ScanSamples    int64            // samples that scans have found
 	Errors         map[string]int64 // code -> errors sent to clients of the session socket
 	Refused        int64            // connections and requests of the session socket refused for limits or rights
 }
+
+// Formats are the label values of stoker_datasets_by_format; a node's other
+// formats are counted as "other".
+func Formats() []string { return []string{"raw", "tar", "tokens"} }
 
 // LeaseReasons are the label values of stoker_leases_ended_total; a node's other
 // reasons are counted as "other".

@@ -34,7 +34,11 @@ type fakeNode struct {
 	hold     chan struct{} // if set, RemoveDataset waits for it or its ctx
 	entered  chan struct{} // if set, RemoveDataset says that it was entered
 	panicked bool          // whether Version panics
+	failing  error         // what RemoveDataset returns
 }
+
+// plenty is a rate that tests which do not look at it never reach.
+const plenty = 1_000_000
 
 func newFakeNode() *fakeNode {
 	added := time.Date(2026, 11, 22, 17, 0, 0, 0, time.UTC)
@@ -88,6 +92,9 @@ func (n *fakeNode) RemoveDataset(ctx context.Context, name string) error {
 			return context.Cause(ctx)
 		}
 	}
+	if n.failing != nil {
+		return n.failing
+	}
 	if _, err := n.Dataset(name); err != nil {
 		return err
 	}
@@ -101,8 +108,33 @@ func (n *fakeNode) RemoveDataset(ctx context.Context, name string) error {
 }
 
 func (n *fakeNode) Sessions() []Session {
-	return []Session{{ID: "s-1", Dataset: "pets", Client: Client{PID: 7, UID: 1000}, Transport: "ring", WorldSize: 1,
+	return []Session{{ID: "s-1", Dataset: "pets", Format: "raw", Columns: []string{"data", "label"}, Client: Client{PID: 7, UID: 1000},
+		Transport: "ring", Order: "global", WorldSize: 1, BatchSize: 64, StartedAt: time.Date(2026, 11, 22, 18, 0, 0, 0, time.UTC),
 		Ring: Ring{Bytes: 1 << 28, SlotBytes: 1 << 23, Slots: 8, Ready: 3, Held: 1}}}
+}
+
+func (n *fakeNode) Session(id string) (Session, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.asked = append(n.asked, id)
+	for _, s := range n.Sessions() {
+		if s.ID == id {
+			return s, nil
+		}
+	}
+	return Session{}, &Error{Code: CodeNotFound, What: "no such session is open", Where: id, Remedy: "see stoker session ls"}
+}
+
+func (n *fakeNode) Stalls() []SessionStalls {
+	started := time.Date(2026, 11, 22, 18, 0, 0, 0, time.UTC)
+	ended := started.Add(time.Minute)
+	worst := SlowBatch{Seconds: 0.5, Epoch: 1, Position: 6400, Causes: Causes{DiskSeconds: 0.4, OtherSeconds: 0.1},
+		Files: []string{"cat/1.jpg"}, FirstKey: "cat/1.jpg", Slowest: &SlowRead{File: "cat/1.jpg", Offset: 4096, Bytes: 65536, Seconds: 0.3}}
+	return []SessionStalls{
+		{ID: "s-1", Dataset: "pets", Client: Client{PID: 7, UID: 1000}, StartedAt: started, WallSeconds: 90, Worst: []SlowBatch{}},
+		{ID: "s-0", Dataset: "pets", JobID: "j-9", Client: Client{PID: 6, UID: 1000, Name: "stoker-python/0.1.0"}, StartedAt: started, EndedAt: &ended,
+			WallSeconds: 60, Share: 0.01, Stall: Stall{TotalSeconds: 0.6, DiskSeconds: 0.5}, Worst: []SlowBatch{worst}},
+	}
 }
 
 func (n *fakeNode) Stats() Stats {
@@ -112,7 +144,8 @@ func (n *fakeNode) Stats() Stats {
 		Stall:    Stall{TotalSeconds: 1.5, DiskSeconds: 0.5, RingSeconds: 0.25, WakeSeconds: 0.125},
 		Rings:    Ring{Bytes: 1 << 28, Slots: 8, Ready: 3, Held: 1},
 		Datasets: map[string]int64{DatasetReady: 1, DatasetDetached: 1},
-		Errors:   map[string]int64{"not_found": 4}, Refused: 6,
+		Formats:  map[string]int64{"raw": 1, "tokens": 1}, ScansRunning: 1, ScanBytes: 4096, ScanSamples: 12,
+		Errors: map[string]int64{"not_found": 4}, Refused: 6,
 	}
 }
 
@@ -149,7 +182,7 @@ func serveInMemory(t testing.TB, rules access) *served {
 	s := &served{node: newFakeNode(), log: &lockedBuffer{}}
 	ctx, cancel := context.WithCancel(t.Context())
 	logger := slog.New(slog.NewTextHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	s.server = &Server{handler: newHandler(ctx, s.node, logger), cancel: cancel}
+	s.server = &Server{handler: newHandler(ctx, s.node, logger), rate: plenty, cancel: cancel}
 	listener := fasthttputil.NewInmemoryListener()
 	s.server.add(ctx, "memory", rules, listener)
 	s.server.serve(s.server.doors[0])
@@ -163,7 +196,7 @@ func serveUnix(t *testing.T, socket string, change func(*Options)) *served {
 	s := &served{node: newFakeNode(), log: &lockedBuffer{}}
 	options := Options{
 		Node: s.node, Logger: slog.New(slog.NewTextHandler(s.log, nil)),
-		RuntimeDir: t.TempDir(), UserID: uint32(os.Getuid()), Admin: true,
+		RuntimeDir: t.TempDir(), UserID: uint32(os.Getuid()), Admin: true, RequestsPerSecond: plenty,
 	}
 	if change != nil {
 		change(&options)
@@ -196,7 +229,8 @@ func (s *served) reach(t testing.TB, dial func() (net.Conn, error)) {
 	})
 }
 
-// do sends a request and returns status, headers and body.
+// do sends a request and returns status, headers and body, which it holds against
+// the description.
 func (s *served) do(t *testing.T, method, path string, headers ...string) (int, http.Header, string) {
 	t.Helper()
 	request, err := http.NewRequest(method, "http://localhost", nil)
@@ -219,6 +253,7 @@ func (s *served) do(t *testing.T, method, path string, headers ...string) (int, 
 	if err != nil {
 		t.Fatal(err)
 	}
+	wantDescribed(t, method, path, response.StatusCode, response.Header, body)
 	return response.StatusCode, response.Header, string(body)
 }
 

@@ -55,6 +55,11 @@ func FuzzRequests(f *testing.F) {
 			if answer != "" && !strings.HasPrefix(answer, "HTTP/1.") {
 				t.Errorf("%s: %q is answered with %.200q", name, request, answer)
 			}
+			for text := range strings.SplitSeq(answer, "HTTP/1.1 ") {
+				if strings.HasPrefix(text, "4") && !strings.Contains(text, "Content-Type: application/problem+json\r\n") {
+					t.Errorf("%s: %q is answered with %.300q", name, request, answer)
+				}
+			}
 			if log := s.log.take(); strings.Contains(log, "panicked") {
 				t.Fatalf("%s: %q panics: %s", name, request, log)
 			}

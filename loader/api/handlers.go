@@ -2,11 +2,18 @@ package api
 
 import (
 	"context"
+	_ "embed" // for openapi.json
 	"errors"
 	"net/http"
+	"slices"
 
 	"github.com/valyala/fasthttp"
 )
+
+// openAPI describes the API to people and programs; tests hold the handlers to it.
+//
+//go:embed openapi.json
+var openAPI []byte
 
 // status is the answer of /healthz and /readyz.
 type status struct {
@@ -20,6 +27,10 @@ type datasetList struct {
 
 type sessionList struct {
 	Sessions []Session `json:"sessions"`
+}
+
+type stallList struct {
+	Sessions []SessionStalls `json:"sessions"`
 }
 
 // health answers as long as the process can.
@@ -50,11 +61,15 @@ func (h *handler) version(ctx *fasthttp.RequestCtx, _ string) error {
 	return answer(ctx, h.node.Version())
 }
 
+func (h *handler) description(ctx *fasthttp.RequestCtx, _ string) error {
+	ctx.Response.Header.SetContentType("application/json")
+	ctx.Response.SetBodyRaw(openAPI)
+	return nil
+}
+
 func (h *handler) datasets(ctx *fasthttp.RequestCtx, _ string) error {
 	list := datasetList{Datasets: h.node.Datasets()}
-	if list.Datasets == nil {
-		list.Datasets = []Dataset{}
-	}
+	fillIn(&list.Datasets)
 	return answer(ctx, list)
 }
 
@@ -77,19 +92,40 @@ func (h *handler) removeDataset(ctx *fasthttp.RequestCtx, name string) error {
 }
 
 func (h *handler) sessions(ctx *fasthttp.RequestCtx, _ string) error {
-	list := sessionList{Sessions: h.node.Sessions()}
-	if list.Sessions == nil {
-		list.Sessions = []Session{}
+	list := sessionList{Sessions: slices.Clone(h.node.Sessions())} // changed below
+	fillIn(&list.Sessions)
+	for i := range list.Sessions {
+		fillIn(&list.Sessions[i].Columns)
 	}
 	return answer(ctx, list)
 }
 
 func (h *handler) session(ctx *fasthttp.RequestCtx, id string) error {
-	for _, candidate := range h.node.Sessions() {
-		if candidate.ID == id {
-			return answer(ctx, candidate)
-		}
+	found, err := h.node.Session(id)
+	if err != nil {
+		return err
 	}
-	problem := newProblem(CodeNotFound, "no such session is open", id, "see /v1/sessions for those that are")
-	return &problem
+	fillIn(&found.Columns)
+	return answer(ctx, found)
+}
+
+func (h *handler) stalls(ctx *fasthttp.RequestCtx, _ string) error {
+	list := stallList{Sessions: slices.Clone(h.node.Stalls())} // changed below
+	fillIn(&list.Sessions)
+	for i := range list.Sessions {
+		worst := slices.Clone(list.Sessions[i].Worst)
+		fillIn(&worst)
+		for j := range worst {
+			fillIn(&worst[j].Files)
+		}
+		list.Sessions[i].Worst = worst
+	}
+	return answer(ctx, list)
+}
+
+// fillIn makes an absent list an empty one: a list of the API is never null.
+func fillIn[T any](list *[]T) {
+	if *list == nil {
+		*list = []T{}
+	}
 }

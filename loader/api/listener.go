@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"sync"
@@ -117,16 +118,21 @@ func (g *gate) Close() error {
 func (g *gate) Accept() (net.Conn, error) {
 	for {
 		conn, err := g.Listener.Accept()
-		if err == nil {
-			return g.admit(conn), nil
-		}
-		if !passing(err) {
+		pause := 50 * time.Millisecond
+		switch {
+		case err == nil:
+			if peer := g.admit(conn); peer != nil {
+				return peer, nil
+			}
+			turnAway(conn)
+			pause = 10 * time.Millisecond // for others to end, and no busy loop
+		case !passing(err):
 			return nil, err
 		}
 		select {
 		case <-g.ctx.Done():
 			return nil, net.ErrClosed
-		case <-time.After(50 * time.Millisecond):
+		case <-time.After(pause):
 		}
 	}
 }
@@ -143,15 +149,31 @@ func passing(err error) bool {
 	return false
 }
 
+// admit returns nil if connsMax are connected already.
 func (g *gate) admit(conn net.Conn) *peerConn {
 	peer := &peerConn{Conn: conn, gate: g, uid: unmappedUID, pid: -1}
 	if local, ok := conn.(*net.UnixConn); ok {
 		peer.uid, peer.pid = credentials(local)
 	}
 	g.mu.Lock()
+	defer g.mu.Unlock()
+	if len(g.mu.conns) >= connsMax {
+		return nil
+	}
 	g.mu.conns[peer] = struct{}{}
-	g.mu.Unlock()
 	return peer
+}
+
+// turnAway answers a connection that there is no place for, before its request was
+// read. The answer fits the connection's buffer, so that this does not wait.
+func turnAway(conn net.Conn) {
+	defer conn.Close()
+	problem := newProblem(CodeLimit, fmt.Sprintf("%d connections are open already", connsMax), "", "close some, or try again in a second")
+	body := problem.encode()
+	conn.SetWriteDeadline(time.Now().Add(time.Second))
+	fmt.Fprintf(conn, "HTTP/1.1 %d %s\r\nServer: stokerd\r\nConnection: close\r\nContent-Type: application/problem+json\r\n"+
+		"Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\nRetry-After: %s\r\nContent-Length: %d\r\n\r\n%s",
+		problem.Status, http.StatusText(problem.Status), retryAfter(time.Second), len(body), body)
 }
 
 // cutOff closes what is still connected.

@@ -56,7 +56,7 @@ func newNodeCollector(node Node) *nodeCollector {
 		node: node,
 		build: prometheus.NewDesc("stoker_build_info", "Which stokerd this is; always 1.",
 			[]string{"version", "revision", "go_version"}, nil),
-		metrics: slices.Concat(trafficMetrics(), sessionMetrics()),
+		metrics: slices.Concat(trafficMetrics(), sessionMetrics(), datasetMetrics()),
 	}
 }
 
@@ -112,10 +112,6 @@ func sessionMetrics() []metric {
 				emit(float64(s.Rings.Held), "held")
 				emit(float64(max(s.Rings.Slots-s.Rings.Ready-s.Rings.Held, 0)), "free")
 			}, "state"),
-		gauge("stoker_datasets", "Datasets known, by state.",
-			func(s *Stats, emit func(float64, ...string)) {
-				emitKnown([]string{DatasetReady, DatasetDetached}, s.Datasets, emit)
-			}, "state"),
 		counter("stoker_errors_total", "Errors sent over the session socket, by code.",
 			func(s *Stats, emit func(float64, ...string)) {
 				var codes []string
@@ -126,6 +122,23 @@ func sessionMetrics() []metric {
 			}, "code"),
 		counter("stoker_session_refused_total", "Connections and requests of the session socket refused for limits or rights.",
 			func(s *Stats, emit func(float64, ...string)) { emit(float64(s.Refused)) }),
+	}
+}
+
+func datasetMetrics() []metric {
+	return []metric{
+		gauge("stoker_datasets", "Datasets known, by state.",
+			func(s *Stats, emit func(float64, ...string)) {
+				emitKnown([]string{DatasetReady, DatasetDetached}, s.Datasets, emit)
+			}, "state"),
+		gauge("stoker_datasets_by_format", "Datasets known, by format.",
+			func(s *Stats, emit func(float64, ...string)) { emitKnown(Formats(), s.Formats, emit) }, "format"),
+		gauge("stoker_scans", "Datasets that are being indexed.",
+			func(s *Stats, emit func(float64, ...string)) { emit(float64(s.ScansRunning)) }),
+		counter("stoker_scan_bytes_total", "Source bytes that scans for an index have gone through, read or skipped.",
+			func(s *Stats, emit func(float64, ...string)) { emit(float64(s.ScanBytes)) }),
+		counter("stoker_scan_samples_total", "Samples that scans for an index have found.",
+			func(s *Stats, emit func(float64, ...string)) { emit(float64(s.ScanSamples)) }),
 	}
 }
 

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strconv"
+	"time"
 
 	"github.com/valyala/fasthttp"
 )
@@ -119,16 +121,33 @@ func newProblem(code Code, what, where, remedy string) Error {
 	return Error{Status: code.status(), Code: code, What: what, Where: where, Remedy: remedy}
 }
 
+// encode is the body of an answer with this error.
+func (e *Error) encode() []byte {
+	body, err := json.Marshal(e)
+	if err != nil {
+		panic(fmt.Sprintf("encode problem %+v: %v", e, err))
+	}
+	return append(body, '\n')
+}
+
 // answerProblem replaces whatever the response holds.
 func answerProblem(ctx *fasthttp.RequestCtx, problem Error) {
-	body, err := json.Marshal(problem)
-	if err != nil {
-		panic(fmt.Sprintf("encode problem %+v: %v", problem, err))
-	}
 	ctx.Response.ResetBody()
+	setCommonHeaders(ctx)
 	ctx.Response.SetStatusCode(problem.Status)
 	ctx.Response.Header.SetContentType("application/problem+json")
-	ctx.Response.SetBodyRaw(append(body, '\n'))
+	ctx.Response.SetBodyRaw(problem.encode())
+}
+
+// answerLimit refuses a request that may be sent again after wait.
+func answerLimit(ctx *fasthttp.RequestCtx, what, remedy string, wait time.Duration) {
+	answerProblem(ctx, newProblem(CodeLimit, what, "", remedy))
+	ctx.Response.Header.Set("Retry-After", retryAfter(wait))
+}
+
+// retryAfter is a wait in whole seconds (RFC 9110 knows no others), at least one.
+func retryAfter(wait time.Duration) string {
+	return strconv.Itoa(int(max(1, (wait+time.Second-1)/time.Second)))
 }
 
 // answerUnreadable is called by fasthttp when a request cannot be parsed.

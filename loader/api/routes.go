@@ -12,7 +12,9 @@ import (
 	"net/http/pprof"
 	"net/url"
 	"runtime/debug"
+	runtimepprof "runtime/pprof"
 	"strings"
+	"time"
 
 	"github.com/valyala/fasthttp"
 	"github.com/valyala/fasthttp/fasthttpadaptor"
@@ -34,20 +36,23 @@ type access struct {
 type route struct {
 	method, pattern string
 	serve           func(h *handler, ctx *fasthttp.RequestCtx, argument string) error
+	watch           bool // asked by those who watch the daemon: has bounds of its own
 }
 
 // routes is the whole API, except /debug/pprof.
 func routes() []route {
 	return []route{
-		{http.MethodGet, "/healthz", (*handler).health},
-		{http.MethodGet, "/readyz", (*handler).ready},
-		{http.MethodGet, "/metrics", (*handler).metrics},
-		{http.MethodGet, "/v1/version", (*handler).version},
-		{http.MethodGet, "/v1/datasets", (*handler).datasets},
-		{http.MethodGet, "/v1/datasets/{name}", (*handler).dataset},
-		{http.MethodDelete, "/v1/datasets/{name}", (*handler).removeDataset},
-		{http.MethodGet, "/v1/sessions", (*handler).sessions},
-		{http.MethodGet, "/v1/sessions/{id}", (*handler).session},
+		{http.MethodGet, "/healthz", (*handler).health, true},
+		{http.MethodGet, "/readyz", (*handler).ready, true},
+		{http.MethodGet, "/metrics", (*handler).metrics, true},
+		{http.MethodGet, "/v1/version", (*handler).version, false},
+		{http.MethodGet, "/v1/openapi.json", (*handler).description, false},
+		{http.MethodGet, "/v1/datasets", (*handler).datasets, false},
+		{http.MethodGet, "/v1/datasets/{name}", (*handler).dataset, false},
+		{http.MethodDelete, "/v1/datasets/{name}", (*handler).removeDataset, false},
+		{http.MethodGet, "/v1/sessions", (*handler).sessions, false},
+		{http.MethodGet, "/v1/sessions/{id}", (*handler).session, false},
+		{http.MethodGet, "/v1/stalls", (*handler).stalls, false},
 	}
 }
 
@@ -71,27 +76,36 @@ func newHandler(ctx context.Context, node Node, logger *slog.Logger) *handler {
 
 // serve is a door's way through the handler: rights, bounds, then the route.
 func (h *handler) serve(d *door) fasthttp.RequestHandler {
-	places := make(chan struct{}, requestsMax)
+	places := map[bool]chan struct{}{false: make(chan struct{}, requestsMax), true: make(chan struct{}, watchesMax)}
 	wanted := sha256.Sum256([]byte(d.access.token.Reveal()))
 	return func(ctx *fasthttp.RequestCtx) {
 		defer h.finish(d, ctx)
-		ctx.Response.Header.Set("Cache-Control", "no-store")
-		ctx.Response.Header.Set("X-Content-Type-Options", "nosniff")
+		setCommonHeaders(ctx)
 		if refusal := d.access.refuse(ctx, wanted); refusal != nil {
 			answerProblem(ctx, *refusal)
 			ctx.SetConnectionClose()
 			return
 		}
-		select {
-		case places <- struct{}{}:
-			defer func() { <-places }()
-		default:
-			answerProblem(ctx, newProblem(CodeLimit, fmt.Sprintf("%d requests are being worked on already", requestsMax), "", "try again in a second"))
-			ctx.Response.Header.Set("Retry-After", "1")
+		asked := h.find(ctx)
+		if wait := d.limiter.take(peerOf(ctx.Conn(), asked.watch)); wait > 0 {
+			answerLimit(ctx, "more requests per second than one peer is served", "ask less often, or raise api.requests_per_second", wait)
 			return
 		}
-		h.dispatch(d, ctx)
+		select {
+		case places[asked.watch] <- struct{}{}:
+			defer func() { <-places[asked.watch] }()
+		default:
+			answerLimit(ctx, fmt.Sprintf("%d requests are being worked on already", cap(places[asked.watch])), "try again in a second", time.Second)
+			return
+		}
+		h.dispatch(d, ctx, asked)
 	}
+}
+
+// setCommonHeaders sets what every answer bears.
+func setCommonHeaders(ctx *fasthttp.RequestCtx) {
+	ctx.Response.Header.Set("Cache-Control", "no-store")
+	ctx.Response.Header.Set("X-Content-Type-Options", "nosniff")
 }
 
 // finish counts and logs a request, and turns a panic into an answer: a defect in
@@ -147,52 +161,105 @@ func isLoopbackHost(host string) bool {
 	return strings.EqualFold(host, "localhost") || (address != nil && address.IsLoopback())
 }
 
-// dispatch finds the route for the path as it was sent: fasthttp's own Path has
+// target is what a request asks for.
+type target struct {
+	path     string   // as it was sent
+	argument string   // decoded
+	route             // its serve is nil if there is none
+	allowed  []string // methods that the path takes, if it takes others than this one
+}
+
+// find looks for the route of the path as it was sent: fasthttp's own Path has
 // "..", "//" and %2F resolved, by which one route could pose as another.
-func (h *handler) dispatch(d *door, ctx *fasthttp.RequestCtx) {
-	path := string(ctx.URI().PathOriginal())
-	if d.access.profiles && (path == "/debug/pprof" || strings.HasPrefix(path, "/debug/pprof/")) {
-		h.serveProfile(ctx, path)
-		return
-	}
+func (h *handler) find(ctx *fasthttp.RequestCtx) target {
+	found := target{path: string(ctx.URI().PathOriginal())}
 	method := string(ctx.Method())
 	if method == http.MethodHead {
 		method = http.MethodGet // fasthttp leaves the body out
 	}
-	var allowed []string
 	for _, candidate := range h.routes {
-		argument, ok := match(candidate.pattern, path)
-		if !ok {
-			continue
+		argument, ok := match(candidate.pattern, found.path)
+		switch {
+		case !ok:
+		case candidate.method == method:
+			found.route, found.argument = candidate, argument
+			return found
+		default:
+			found.allowed = append(found.allowed, candidate.method)
+			if candidate.method == http.MethodGet {
+				found.allowed = append(found.allowed, http.MethodHead)
+			}
 		}
-		if candidate.method != http.MethodGet && !d.access.change {
-			continue
-		}
-		if candidate.method != method {
-			allowed = append(allowed, candidate.method)
-			continue
-		}
-		if err := candidate.serve(h, ctx, argument); err != nil {
-			h.answerError(ctx, err, clipped([]byte(path)))
-		}
+	}
+	return found
+}
+
+// dispatch serves a request that is within its rights and bounds.
+func (h *handler) dispatch(d *door, ctx *fasthttp.RequestCtx, t target) {
+	where := clipped([]byte(t.path))
+	if len(ctx.RequestURI()) > uriBytesMax {
+		problem := newProblem(CodeTooLarge, fmt.Sprintf("the request's path and query exceed %d bytes", uriBytesMax), "", "no path of this API is that long")
+		problem.Status = http.StatusRequestURITooLong
+		answerProblem(ctx, problem)
 		return
 	}
-	answerUnrouted(ctx, clipped([]byte(path)), allowed)
+	if d.access.profiles && (t.path == "/debug/pprof" || strings.HasPrefix(t.path, "/debug/pprof/")) {
+		h.serveProfile(ctx, t.path)
+		return
+	}
+	if t.serve == nil {
+		answerUnrouted(ctx, where, t.allowed)
+		return
+	}
+	err := d.access.refuseRequest(ctx, t)
+	if err == nil {
+		err = t.serve(h, ctx, t.argument)
+	}
+	if err != nil {
+		h.answerError(ctx, err, where)
+	}
+}
+
+// refuseRequest says why a routed request is not served, or nil. What the API does
+// not know is refused, not ignored: whoever sent it meant something by it.
+func (a access) refuseRequest(ctx *fasthttp.RequestCtx, t target) error {
+	where := clipped([]byte(t.path))
+	var problem Error
+	switch query := ctx.URI().QueryString(); {
+	case t.method != http.MethodGet && !a.change:
+		problem = newProblem(CodePermission, "without a token, TCP only reads", where, "use api.sock, or set api.token_file and send its token")
+	case len(query) > 0:
+		problem = newProblem(CodeInvalid, "this path takes no query parameters", "?"+clipped(query), "leave the query out")
+	case len(ctx.PostBody()) > 0:
+		problem = newProblem(CodeInvalid, "this request takes no body", where, "leave the body out")
+	default:
+		return nil
+	}
+	return &problem
 }
 
 // serveProfile serves a profile, or the list of all at /debug/pprof/, which is not
-// fasthttp's: it answers a path that ends in a slash with nothing.
+// fasthttp's: it answers that path with nothing.
 func (h *handler) serveProfile(ctx *fasthttp.RequestCtx, path string) {
 	switch {
 	case path == "/debug/pprof": // the list's links are relative
 		ctx.Redirect("/debug/pprof/", http.StatusMovedPermanently)
 	case path == "/debug/pprof/":
 		h.profiles(ctx)
-	case strings.HasSuffix(path, "/"):
+	case !isProfile(strings.TrimPrefix(path, "/debug/pprof/")):
 		answerUnrouted(ctx, clipped([]byte(path)), nil)
 	default:
 		pprofhandler.PprofHandler(ctx)
 	}
+}
+
+// isProfile keeps fasthttp from answering for what is none with text of its own.
+func isProfile(name string) bool {
+	switch name {
+	case "cmdline", "profile", "symbol", "trace":
+		return true
+	}
+	return runtimepprof.Lookup(name) != nil
 }
 
 func (h *handler) answerError(ctx *fasthttp.RequestCtx, err error, path string) {
@@ -205,7 +272,7 @@ func (h *handler) answerError(ctx *fasthttp.RequestCtx, err error, path string) 
 
 func answerUnrouted(ctx *fasthttp.RequestCtx, path string, allowed []string) {
 	if len(allowed) == 0 {
-		answerProblem(ctx, newProblem(CodeNotFound, "there is nothing at this path", path, "see /v1/version, /v1/datasets, /v1/sessions, /metrics, /healthz, /readyz"))
+		answerProblem(ctx, newProblem(CodeNotFound, "there is nothing at this path", path, "see /v1/openapi.json for what there is"))
 		return
 	}
 	methods := strings.Join(allowed, ", ")

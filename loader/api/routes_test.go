@@ -4,7 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
-	"net/http"
+
 	"strings"
 	"testing"
 
@@ -94,14 +94,14 @@ func TestUnknownPathsAndMethods(t *testing.T) {
 	for _, method := range []string{"POST", "PUT", "PATCH", "DELETE", "OPTIONS", "BREW"} {
 		status, header, body := s.do(t, method, "/v1/version")
 		wantProblem(t, status, header, body, 405, CodeMethodNotAllowed)
-		if header.Get("Allow") != "GET" {
+		if header.Get("Allow") != "GET, HEAD" {
 			t.Errorf("%s: Allow %q", method, header.Get("Allow"))
 		}
 	}
 	status, header, body := s.do(t, "DELETE", "/v1/datasets")
 	wantProblem(t, status, header, body, 405, CodeMethodNotAllowed)
 	_, header, _ = s.do(t, "POST", "/v1/datasets/pets")
-	if header.Get("Allow") != "GET, DELETE" {
+	if header.Get("Allow") != "GET, HEAD, DELETE" {
 		t.Errorf("Allow %q", header.Get("Allow"))
 	}
 }
@@ -115,6 +115,46 @@ func TestNamesAreDecodedOnceAndKept(t *testing.T) {
 	}
 	if s.node.asked[0] != "a/b%2Fé" || s.node.asked[1] != "../../etc" {
 		t.Errorf("names became %q", s.node.asked[:2])
+	}
+}
+
+func TestWhatTheAPIDoesNotKnowIsRefused(t *testing.T) {
+	s := serveInMemory(t, everything())
+	for _, path := range []string{"/v1/datasets?format=tar", "/healthz?x", "/metrics?name[]=go_goroutines", "/v1/datasets/pets?force=1"} {
+		for _, method := range []string{"GET", "HEAD"} {
+			status, header, body := s.do(t, method, path)
+			if method == "GET" {
+				wantProblem(t, status, header, body, 400, CodeInvalid)
+			} else if status != 400 || body != "" {
+				t.Errorf("HEAD %s: %d %q", path, status, body)
+			}
+		}
+	}
+	if status, _, _ := s.do(t, "GET", "/v1/version?"); status != 200 {
+		t.Errorf("an empty query: %d", status)
+	}
+	response := s.raw(t, "DELETE /v1/datasets/pets HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{}")
+	if response == nil || response.StatusCode != 400 || len(s.node.asked) != 0 {
+		t.Errorf("a body: %+v, and the node was asked for %q", response, s.node.asked)
+	}
+}
+
+func TestAnswersAreJSONWhateverIsAccepted(t *testing.T) {
+	s := serveInMemory(t, everything())
+	for _, accept := range []string{"text/html", "application/xml;q=1", "*/*", "nonsense", "application/json;q=0"} {
+		if status, header, _ := s.do(t, "GET", "/v1/version", "Accept", accept); status != 200 || header.Get("Content-Type") != "application/json" {
+			t.Errorf("Accept %s: %d %s", accept, status, header.Get("Content-Type"))
+		}
+		status, header, body := s.do(t, "GET", "/v1/nothing", "Accept", accept)
+		wantProblem(t, status, header, body, 404, CodeNotFound)
+	}
+	for accept, want := range map[string]string{
+		"application/openmetrics-text": "text/plain", "text/html": "text/plain",
+		"application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited": "application/vnd.google.protobuf",
+	} {
+		if _, header, _ := s.do(t, "GET", "/metrics", "Accept", accept); !strings.HasPrefix(header.Get("Content-Type"), want+";") {
+			t.Errorf("metrics for %s as %s", accept, header.Get("Content-Type"))
+		}
 	}
 }
 
@@ -159,10 +199,15 @@ func TestTooManyRequestsAtOnce(t *testing.T) {
 	for range requestsMax {
 		<-s.node.entered
 	}
-	status, header, body := s.do(t, "GET", "/healthz")
+	status, header, body := s.do(t, "GET", "/v1/version")
 	wantProblem(t, status, header, body, 429, CodeLimit)
 	if header.Get("Retry-After") == "" {
 		t.Error("no Retry-After")
+	}
+	for _, path := range []string{"/healthz", "/readyz", "/metrics"} {
+		if status, _, _ := s.do(t, "GET", path); status != 200 {
+			t.Errorf("%s when others keep the daemon busy: %d", path, status)
+		}
 	}
 	close(s.node.hold)
 	for range requestsMax {
@@ -170,7 +215,7 @@ func TestTooManyRequestsAtOnce(t *testing.T) {
 			t.Errorf("a request within the bound: %d", status)
 		}
 	}
-	if status, _, _ := s.do(t, "GET", "/healthz"); status != 200 {
+	if status, _, _ := s.do(t, "GET", "/v1/version"); status != 200 {
 		t.Errorf("when all is quiet again: %d", status)
 	}
 }
@@ -196,6 +241,9 @@ func TestHostileRequests(t *testing.T) {
 		"line breaks in path":  {"GET /v1/datasets/a%0d%0aX:y HTTP/1.1\r\nHost: a\r\n\r\n", 404},
 	} {
 		response := s.raw(t, test.text)
+		if response != nil && response.StatusCode >= 400 && response.Header.Get("Content-Type") != "application/problem+json" {
+			t.Errorf("%s: %d as %s", name, response.StatusCode, response.Header.Get("Content-Type"))
+		}
 		switch {
 		case response == nil && test.status == 0:
 		case response == nil:
@@ -242,10 +290,17 @@ func TestWithoutATokenTCPOnlyReadsUnderALoopbackName(t *testing.T) {
 		status, header, body := s.do(t, "GET", "/healthz", "Host", host)
 		wantProblem(t, status, header, body, 403, CodePermission)
 	}
+	// RFC 9112: what the absolute form names counts, whatever Host says.
+	for target, want := range map[string]int{"http://evil.example/healthz": 403, "http://localhost/healthz": 200} {
+		response := s.raw(t, "GET "+target+" HTTP/1.1\r\nHost: localhost\r\n\r\n")
+		if response == nil || response.StatusCode != want {
+			t.Errorf("%s: %+v, want %d", target, response, want)
+		}
+	}
 	status, header, body := s.do(t, "DELETE", "/v1/datasets/pets")
-	wantProblem(t, status, header, body, 405, CodeMethodNotAllowed)
-	if header.Get("Allow") != http.MethodGet {
-		t.Errorf("Allow %q", header.Get("Allow"))
+	wantProblem(t, status, header, body, 403, CodePermission)
+	if len(s.node.asked) != 0 {
+		t.Errorf("the node was asked to remove %q", s.node.asked)
 	}
 }
 

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -18,9 +19,11 @@ import (
 // Limits of every door. Nothing that the API takes is large.
 const (
 	headerBytesMax = 16 << 10         // request line and headers together
+	uriBytesMax    = 8 << 10          // path and query
 	bodyBytesMax   = 64 << 10         // request body
 	connsMax       = 256              // connections of one door
 	requestsMax    = 32               // requests of one door being worked on
+	watchesMax     = 8                // and of those for health and metrics, besides
 	readTimeout    = 10 * time.Second // for a whole request
 	writeTimeout   = 30 * time.Second // for a whole answer, from its first byte
 	idleTimeout    = 2 * time.Minute  // between requests of one connection
@@ -47,11 +50,16 @@ type Options struct {
 	Admin      bool          // serve admin.sock
 	Listen     string        // host:port for TCP; empty: none
 	Token      config.Secret // that TCP requests must bear; empty: TCP only reads
+
+	// RequestsPerSecond bounds one peer at one door, with twice as many in a burst,
+	// and as many again for health and metrics. 0: RequestsPerSecond.
+	RequestsPerSecond int
 }
 
 // Server is a running API.
 type Server struct {
 	handler *handler
+	rate    int // requests per second of one peer at one door
 	cancel  context.CancelFunc
 	doors   []*door
 	serving sync.WaitGroup // one for each door's accept loop
@@ -63,10 +71,11 @@ type Server struct {
 
 // door is one listener with its rules.
 type door struct {
-	name   string // "api", "admin", "tcp": in logs and metrics
-	access access
-	gate   *gate
-	server *fasthttp.Server
+	name    string // "api", "admin", "tcp": in logs and metrics
+	access  access
+	limiter *limiter
+	gate    *gate
+	server  *fasthttp.Server
 }
 
 // Start opens the doors and serves them until Close. When it returns nil every
@@ -79,7 +88,7 @@ func Start(options Options) (*Server, error) {
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	s := &Server{handler: newHandler(ctx, options.Node, options.Logger), cancel: cancel}
+	s := &Server{handler: newHandler(ctx, options.Node, options.Logger), rate: cmp.Or(options.RequestsPerSecond, RequestsPerSecond), cancel: cancel}
 	if err := s.open(ctx, options); err != nil {
 		cancel()
 		for _, d := range s.doors {
@@ -126,28 +135,27 @@ func (s *Server) open(ctx context.Context, options Options) error {
 }
 
 func (s *Server) add(ctx context.Context, name string, rules access, inner net.Listener) {
-	s.doors = append(s.doors, newDoor(ctx, s.handler, name, rules, inner))
+	s.doors = append(s.doors, newDoor(ctx, s.handler, name, rules, s.rate, inner))
 }
 
-func newDoor(ctx context.Context, h *handler, name string, rules access, inner net.Listener) *door {
-	d := &door{name: name, access: rules, gate: newGate(ctx, inner)}
+func newDoor(ctx context.Context, h *handler, name string, rules access, perSecond int, inner net.Listener) *door {
+	d := &door{name: name, access: rules, limiter: newLimiter(perSecond, time.Now), gate: newGate(ctx, inner)}
 	d.server = &fasthttp.Server{
-		Handler:                            h.serve(d),
-		ErrorHandler:                       answerUnreadable,
-		Name:                               "stokerd",
-		Concurrency:                        connsMax,
-		ReadBufferSize:                     headerBytesMax,
-		MaxRequestBodySize:                 bodyBytesMax,
-		ReadTimeout:                        readTimeout,
-		WriteTimeout:                       writeTimeout,
-		IdleTimeout:                        idleTimeout,
-		MaxIdleWorkerDuration:              sweepInterval,
-		DisablePreParseMultipartForm:       true,
-		NoDefaultDate:                      true,
-		CloseOnShutdown:                    true,
-		SecureErrorLogMessage:              true,
-		SleepWhenConcurrencyLimitsExceeded: 10 * time.Millisecond,
-		Logger:                             quietLogger{h.logger.With("door", name)},
+		Handler:                      h.serve(d),
+		ErrorHandler:                 answerUnreadable,
+		Name:                         "stokerd",
+		Concurrency:                  2 * connsMax, // the gate keeps to connsMax, and says so in a problem
+		ReadBufferSize:               headerBytesMax,
+		MaxRequestBodySize:           bodyBytesMax,
+		ReadTimeout:                  readTimeout,
+		WriteTimeout:                 writeTimeout,
+		IdleTimeout:                  idleTimeout,
+		MaxIdleWorkerDuration:        sweepInterval,
+		DisablePreParseMultipartForm: true,
+		NoDefaultDate:                true,
+		CloseOnShutdown:              true,
+		SecureErrorLogMessage:        true,
+		Logger:                       quietLogger{h.logger.With("door", name)},
 	}
 	return d
 }

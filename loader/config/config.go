@@ -115,6 +115,11 @@ type API struct {
 	// (Authorization: Bearer TOKEN). Not readable by others. The token crosses
 	// the network as it is: beyond loopback put a TLS proxy before it.
 	TokenFile string `yaml:"token_file"`
+
+	// Requests per second that one peer is served on one socket: a user on a Unix
+	// socket, an address on TCP. Twice as many may come at once; what is above is
+	// answered 429. Health and metrics have as many of their own.
+	RequestsPerSecond int `yaml:"requests_per_second"`
 }
 
 // Admin configures admin.sock.
@@ -155,6 +160,7 @@ func Default() Config {
 			MessageRateMax:       10_000,
 		},
 		IO:        IO{ColdReads: 32},
+		API:       API{RequestsPerSecond: 200},
 		Admin:     Admin{Enabled: true},
 		Pyroscope: Pyroscope{ApplicationName: "stokerd"},
 	}

@@ -220,7 +220,7 @@ func TestValidateReportsEveryConflictAtOnce(t *testing.T) {
 	for _, field := range []string{
 		"runtime_dir", "data_dir", "log.level", "log.format", "session.readers", "session.slots", "session.ring_bytes_total",
 		"session.batch_bytes_max", "session.sessions_per_client_max", "session.message_rate_max", "io.cold_reads", "io.open_files",
-		"api.listen", "pyroscope.server_address", "pyroscope.basic_auth_user", "pyroscope.application_name", "shutdown_timeout",
+		"api.listen", "api.requests_per_second", "pyroscope.server_address", "pyroscope.basic_auth_user", "pyroscope.application_name", "shutdown_timeout",
 	} {
 		if !strings.Contains(text, "\n  "+field+": ") {
 			t.Errorf("no word about %s in:\n%s", field, text)
@@ -245,7 +245,7 @@ func TestListeningBeyondLoopbackNeedsAToken(t *testing.T) {
 	}
 	cfg := Default()
 	cfg.Complete(testEnvironment(nil))
-	cfg.API = API{Listen: "0.0.0.0:9595", TokenFile: "/etc/stoker/token"}
+	cfg.API = API{Listen: "0.0.0.0:9595", TokenFile: "/etc/stoker/token", RequestsPerSecond: 200}
 	if err := cfg.Validate(); err != nil {
 		t.Error(err)
 	}

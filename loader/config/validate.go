@@ -119,6 +119,7 @@ func (s Session) validate(p *problems) {
 }
 
 func (a API) validate(p *problems) {
+	p.within("api.requests_per_second", int64(a.RequestsPerSecond), 1, 1_000_000)
 	if a.TokenFile != "" && a.Listen == "" {
 		p.add("api.token_file", "is set, but api.listen is empty: the token would never be asked for; set api.listen or remove it")
 	}

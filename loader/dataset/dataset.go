@@ -3,7 +3,7 @@
 // answers which bytes of which file make up sample i.
 //
 // The package holds what formats share: the index file, columns, plans. Each
-// format is a sub-package named for it (raw, tokens).
+// format is a sub-package named for it (raw, tokens, tar).
 //
 // All sizes and offsets that come out of files are hostile until checked.
 package dataset
@@ -77,6 +77,7 @@ type Plan struct {
 	Values  []int64
 	Names   []byte // storage behind Objects[i].Name
 	Scratch []byte // for the View's own use
+	table   []byte // storage of an ObjectTable
 }
 
 // Reset empties the plan, keeping its storage.
@@ -109,23 +110,50 @@ type View interface {
 	// the maximum over the dataset. Rings are sized by it.
 	SampleBytes() (mean, max int64)
 
-	// Key names sample i for people: the file's path, or path and token range.
-	Key(sample int64) (string, error)
+	// Key names sample i for people. file is the path of the object that its bytes
+	// are in; key is what the format calls it: the path again (raw), path and token
+	// range (tokens: "path[a:b]"), the key (tar: "dir/000123").
+	Key(sample int64) (file, key string, err error)
+}
+
+// Select makes a column of the first of Parts that a sample has, for formats whose
+// samples are made of parts.
+type Select struct {
+	Name  string   `json:"name"`
+	Parts []string `json:"parts"`
+}
+
+// PartInfo describes a part that samples have: how many have it and its bytes.
+type PartInfo struct {
+	Name     string `json:"name"`
+	Samples  int64  `json:"samples"`
+	Bytes    int64  `json:"bytes"`
+	MaxBytes int64  `json:"max_bytes"` // of the largest
 }
 
 // Info describes an index for people and the API.
 type Info struct {
 	ID      string         `json:"index_id"`
-	Format  string         `json:"format"`           // "raw", "tokens"
+	Format  string         `json:"format"`           // "raw", "tokens", "tar"
 	Samples int64          `json:"samples"`          // raw: files; tokens: 0, as it depends on block_size
 	Tokens  int64          `json:"tokens,omitempty"` // tokens: all tokens
 	DType   DType          `json:"dtype,omitempty"`  // tokens: element type
 	Files   int64          `json:"files"`
 	Bytes   int64          `json:"bytes"`             // source bytes of all samples
 	Classes []string       `json:"classes,omitempty"` // raw: class names, sorted; a label is an index into it
-	Skipped map[string]int `json:"skipped,omitempty"` // reason -> files left out
+	Skipped map[string]int `json:"skipped,omitempty"` // reason -> files or samples left out
+
+	Parts    []PartInfo     `json:"parts,omitempty"`    // tar: what samples are made of, sorted by name
+	Archives map[string]int `json:"archives,omitempty"` // tar: how shards are stored ("tar", "gzip", ...) -> shards
+	Indexes  map[string]int `json:"indexes,omitempty"`  // tar: what came of indexes beside shards ("dali used", ...) -> shards
 }
 
-// Progress is called now and then during a scan, from one goroutine.
-// filesTotal is 0 while it is not known.
-type Progress func(filesDone, filesTotal, bytesDone int64)
+// Progress is called now and then during a scan, from one goroutine at a time.
+type Progress func(Done)
+
+// Done is how far a scan is. Totals are 0 while they are not known.
+type Done struct {
+	Files, FilesTotal int64
+	Bytes, BytesTotal int64 // of the files; a format that reads only parts of them counts what it has dealt with
+	Samples           int64 // found so far; 0 where samples are not counted
+}

@@ -47,14 +47,19 @@ import (
 //	| 56  ctime, ns                        i64                           |
 //	| 64  name, tag, the format's own data                               |
 //	+--------------------------------------------------------------------+
+//	| sections, one after another: bytes whose layout is the format's    |
+//	|   own; Meta.Sections names them and says where each lies. An index |
+//	|   of a format that has none goes from the records to the metadata  |
+//	+--------------------------------------------------------------------+
 //	| metadata: JSON of Meta, to the end of the file                     |
 //	+--------------------------------------------------------------------+
 //
 // The table has no checksum of its own: a wrong offset leads to bytes that do not
-// check or to a record of another number.
+// check or to a record of another number. Neither have the sections: a format puts
+// checksums where it reads, and Index.Verify covers all of them.
 //
 // The id is the start of BLAKE3 over the records, each without its CRC and device,
-// and the metadata without origin. The device is left out because one file system
+// the sections, and the metadata without origin. The device is left out because one file system
 // has another number on the next node and after the next start.
 const (
 	indexVersion     = 1
@@ -66,10 +71,11 @@ const (
 	maxRecordBytes   = recordFixedBytes + 3*(1<<16-1) // three lengths of 16 bits
 	maxMetaBytes     = 64 << 20                       // a damaged length must not be allocated
 	maxRecords       = (1<<62 - headerBytes) / 8 / 64 // keeps all sums of sizes within int64
-	idBytes          = 16                             // of a BLAKE3 digest: no collision below 2^64 indexes
-	smallIndexBytes  = 4 << 20                        // an index up to this size is read whole when it is opened
-	indexSuffix      = ".idx"                         // of an index file's name
-	temporaryPrefix  = ".scan-"                       // of what a scan has not finished
+	maxSections      = 16
+	idBytes          = 16       // of a BLAKE3 digest: no collision below 2^64 indexes
+	smallIndexBytes  = 4 << 20  // an index up to this size is read whole when it is opened
+	indexSuffix      = ".idx"   // of an index file's name
+	temporaryPrefix  = ".scan-" // of what a scan has not finished
 )
 
 var indexMagic = [8]byte{'S', 'T', 'O', 'K', 'R', 'I', 'D', 'X'}
@@ -85,6 +91,47 @@ type Meta struct {
 
 	// Options are those of the scan, as its format wrote them.
 	Options json.RawMessage `json:"options,omitempty"`
+
+	// Sections is where the format's own bytes lie; Writer.Commit fills it in.
+	Sections []Section `json:"sections,omitempty"`
+}
+
+// Section is a named run of an index file's bytes, of the format's own layout.
+type Section struct {
+	Name   string `json:"name"`
+	Offset int64  `json:"offset"` // from the start of the file
+	Bytes  int64  `json:"bytes"`
+}
+
+// checkSections holds the table of sections against a header: they lie between the
+// records and the metadata without a gap.
+func checkSections(sections []Section, h *header) error {
+	if len(sections) > maxSections {
+		return fmt.Errorf("%d sections, at most %d", len(sections), maxSections)
+	}
+	if len(sections) == 0 {
+		return nil
+	}
+	end := sections[0].Offset
+	if end < h.start+h.records*recordFixedBytes || end > h.metaStart {
+		return fmt.Errorf("section %q begins at %d, not between %d records from %d and the metadata at %d",
+			sections[0].Name, end, h.records, h.start, h.metaStart)
+	}
+	for i, s := range sections {
+		if s.Offset != end || s.Bytes < 0 || s.Bytes > h.metaStart-end {
+			return fmt.Errorf("section %q lies at %d, %d bytes; it should begin at %d and end by %d", s.Name, s.Offset, s.Bytes, end, h.metaStart)
+		}
+		end += s.Bytes
+		for _, before := range sections[:i] {
+			if before.Name == s.Name {
+				return fmt.Errorf("two sections %q", s.Name)
+			}
+		}
+	}
+	if end != h.metaStart {
+		return fmt.Errorf("sections end at %d, the metadata begins at %d", end, h.metaStart)
+	}
+	return nil
 }
 
 // header is a decoded header.

@@ -20,6 +20,11 @@ func FuzzIndex(f *testing.F) {
 	f.Add(content, false)
 	f.Add(content, true)
 	f.Add(content[:headerBytes], true)
+	sections, err := os.ReadFile(writeSections(f, f.TempDir(), 3, testSections(96)))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(sections, true)
 	path := filepath.Join(f.TempDir(), "fuzz.idx")
 	f.Fuzz(func(t *testing.T, content []byte, seal bool) {
 		if seal {
@@ -37,6 +42,15 @@ func FuzzIndex(f *testing.F) {
 		for i := range min(x.Len(), 100) {
 			if r, err := x.Record(i, &scratch); err == nil && r.Version.Size < 0 {
 				t.Fatalf("record %d: %+v", i, r)
+			}
+		}
+		for _, s := range x.Meta().Sections {
+			if size, ok := x.SectionBytes(s.Name); !ok || size < 0 || size > int64(len(content)) {
+				t.Fatalf("section %+v", s)
+			}
+			b, err := x.ReadSection(s.Name, s.Bytes/2, s.Bytes-s.Bytes/2, new([]byte))
+			if err != nil || int64(len(b)) != s.Bytes-s.Bytes/2 {
+				t.Fatalf("section %+v: %d bytes (%v)", s, len(b), err)
 			}
 		}
 		if cap(scratch) > maxRecordBytes {

@@ -212,11 +212,11 @@ func TestAnIndexTruncatedWhileOpenIsCorrupt(t *testing.T) {
 		t.Fatal(err)
 	}
 	var scratch []byte
-	if x.table == nil {
+	if x.mapped == nil {
 		t.Fatal("the offset table is not mapped")
 	}
-	for _, table := range [][]byte{x.table, nil} { // mapped, and where that cannot be
-		y := &Index{path: x.path, file: x.file, header: x.header, meta: x.meta, table: table}
+	for _, mapped := range [][]byte{x.mapped, nil} { // mapped, and where that cannot be
+		y := &Index{path: x.path, file: x.file, header: x.header, meta: x.meta, mapped: mapped}
 		for _, n := range []int64{0, 59999} {
 			if _, err := y.Record(n, &scratch); backend.KindOf(err) != backend.Corrupt || backend.RemedyOf(err) == "" {
 				t.Errorf("record %d: %v, want kind corrupt", n, err)

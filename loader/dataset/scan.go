@@ -46,7 +46,7 @@ func List(ctx context.Context, store backend.Store, in *Include, dir string, pro
 		return nil, fmt.Errorf("list files: %T has no list of objects", store)
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fileError("create directory", dir, err)
+		return nil, FileError("create directory", dir, err)
 	}
 	l := &Listing{Skipped: map[string]int{}, sorter: newSorter(dir)}
 	seen := int64(0)
@@ -55,7 +55,7 @@ func List(ctx context.Context, store backend.Store, in *Include, dir string, pro
 			if ctx.Err() != nil {
 				return context.Cause(ctx)
 			}
-			report(progress, 0, 0, 0)
+			report(progress, Done{})
 		}
 		included := in.Match(o.Name)
 		if visit != nil {
@@ -175,19 +175,20 @@ func NothingFound(in *Include, seen int64, examples string, links LeftOut) error
 // be called once.
 func (l *Listing) Each(ctx context.Context, progress Progress, visit func(r *Record) error) error {
 	files, bytes := int64(0), int64(0)
+	done := func() Done { return Done{Files: files, FilesTotal: l.Files, Bytes: bytes, BytesTotal: l.Bytes} }
 	err := l.sorter.each(func(r *Record) error {
 		if files%progressFiles == 0 {
 			if ctx.Err() != nil {
 				return context.Cause(ctx)
 			}
-			report(progress, files, l.Files, bytes)
+			report(progress, done())
 		}
 		files++
 		bytes += r.Version.Size
 		return visit(r)
 	})
 	if err == nil {
-		report(progress, files, l.Files, bytes)
+		report(progress, done())
 	}
 	return err
 }
@@ -195,9 +196,9 @@ func (l *Listing) Each(ctx context.Context, progress Progress, visit func(r *Rec
 // Close frees the listing's temporary file.
 func (l *Listing) Close() { l.sorter.close() }
 
-func report(progress Progress, filesDone, filesTotal, bytesDone int64) {
+func report(progress Progress, done Done) {
 	if progress != nil {
-		progress(filesDone, filesTotal, bytesDone)
+		progress(done)
 	}
 }
 

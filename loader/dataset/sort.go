@@ -78,14 +78,11 @@ func (s *sorter) sortRun() {
 // spill writes the current run to the file, sorted, and begins the next.
 func (s *sorter) spill() error {
 	if s.file == nil {
-		f, err := os.CreateTemp(s.dir, temporaryPrefix)
+		f, err := Temporary(s.dir)
 		if err != nil {
-			return fileError("create temporary file in", s.dir, err)
+			return err
 		}
 		s.file = f
-		if err := os.Remove(f.Name()); err != nil { // it lives as long as it is open
-			return fileError("remove", f.Name(), err)
-		}
 	}
 	s.sortRun()
 	w := bufio.NewWriterSize(s.file, 1<<20) // the file's own position is its end
@@ -97,11 +94,11 @@ func (s *sorter) spill() error {
 	for _, at := range s.entries {
 		b := s.encoded(at)
 		if _, err := w.Write(s.arena[at : int(at)+4+len(b)]); err != nil {
-			return fileError("write", s.file.Name(), err)
+			return FileError("write", s.file.Name(), err)
 		}
 	}
 	if err := w.Flush(); err != nil {
-		return fileError("write", s.file.Name(), err)
+		return FileError("write", s.file.Name(), err)
 	}
 	s.runs = append(s.runs, run)
 	s.arena, s.entries = s.arena[:0], s.entries[:0]
@@ -147,7 +144,7 @@ func (s *sorter) merge(visit func(encoded []byte) error) error {
 		h := &mergeHead{r: bufio.NewReaderSize(io.NewSectionReader(s.file, run.start, run.end-run.start), mergeBufferBytes)}
 		more, err := h.next()
 		if err != nil {
-			return fileError("read", s.file.Name(), err)
+			return FileError("read", s.file.Name(), err)
 		}
 		if more {
 			heads = append(heads, h)
@@ -162,7 +159,7 @@ func (s *sorter) merge(visit func(encoded []byte) error) error {
 		more, err := h.next()
 		switch {
 		case err != nil:
-			return fileError("read", s.file.Name(), err)
+			return FileError("read", s.file.Name(), err)
 		case more:
 			heap.Fix(&heads, 0)
 		default:

@@ -36,8 +36,23 @@ func RemoveTemporary(dir string) error {
 	return err
 }
 
-// Writer writes an index file: Append each record, then Commit. It streams: its
-// memory does not depend on the number of records. Not for parallel use.
+// Temporary returns a new file in dir that has no name any more: it lives as long as it
+// is open.
+func Temporary(dir string) (*os.File, error) {
+	f, err := os.CreateTemp(dir, temporaryPrefix)
+	if err != nil {
+		return nil, FileError("create temporary file in", dir, err)
+	}
+	if err := os.Remove(f.Name()); err != nil {
+		_ = f.Close() // nothing was written
+		return nil, FileError("remove", f.Name(), err)
+	}
+	return f, nil
+}
+
+// Writer writes an index file: Append each record, then the sections if there are any,
+// then Commit. It streams: its memory does not depend on the number of records. Not for
+// parallel use.
 type Writer struct {
 	dir      string
 	file     *os.File
@@ -45,7 +60,8 @@ type Writer struct {
 	records  *bufio.Writer
 	expected int64
 	count    int64
-	end      int64 // of the last record
+	end      int64 // of the last record or section
+	sections []Section
 	maximum  int64
 	hash     *blake3.Hasher
 	scratch  []byte
@@ -59,11 +75,11 @@ func Create(dir string, records int64) (*Writer, error) {
 		return nil, fmt.Errorf("create index of %d records: an index holds 1 to %d", records, int64(maxRecords))
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fileError("create directory", dir, err)
+		return nil, FileError("create directory", dir, err)
 	}
 	f, err := os.CreateTemp(dir, temporaryPrefix)
 	if err != nil {
-		return nil, fileError("create index in", dir, err)
+		return nil, FileError("create index in", dir, err)
 	}
 	start := headerBytes + 8*(records+1)
 	w := &Writer{
@@ -76,7 +92,7 @@ func Create(dir string, records int64) (*Writer, error) {
 
 // Append writes the next record; its numbers count from 0. It keeps nothing of r.
 func (w *Writer) Append(r *Record) error {
-	if w.count == w.expected {
+	if w.count == w.expected || len(w.sections) > 0 {
 		return fmt.Errorf("index of %d records is given one more: %q", w.expected, r.Name)
 	}
 	b, err := appendRecord(w.scratch[:0], w.count, r)
@@ -85,7 +101,7 @@ func (w *Writer) Append(r *Record) error {
 		return err
 	}
 	if _, err := w.records.Write(b); err != nil {
-		return fileError("write", w.file.Name(), err)
+		return FileError("write", w.file.Name(), err)
 	}
 	w.hash.Write(b[recordHashOffset:recordDevice])
 	w.hash.Write(b[recordDevice+8:])
@@ -101,9 +117,55 @@ func (w *Writer) Append(r *Record) error {
 // appendOffset writes where the next record begins.
 func (w *Writer) appendOffset() error {
 	if _, err := w.table.Write(binary.LittleEndian.AppendUint64(w.table.AvailableBuffer(), uint64(w.end))); err != nil {
-		return fileError("write", w.file.Name(), err)
+		return FileError("write", w.file.Name(), err)
 	}
 	return nil
+}
+
+// Section begins a section, once all records are there, and ends the one before. What
+// is written to the result, before the next Section or Commit, is its content. A
+// section may stay empty.
+func (w *Writer) Section(name string) (io.Writer, error) {
+	if w.count != w.expected {
+		return nil, fmt.Errorf("section %q of an index of %d records comes after %d", name, w.expected, w.count)
+	}
+	if len(w.sections) == maxSections {
+		return nil, fmt.Errorf("section %q is one more than %d", name, maxSections)
+	}
+	for _, s := range w.sections {
+		if s.Name == name {
+			return nil, fmt.Errorf("section %q is begun again", name)
+		}
+	}
+	if len(w.sections) == 0 {
+		if err := w.appendOffset(); err != nil { // where the last record ends
+			return nil, err
+		}
+	}
+	w.sections = append(w.sections, Section{Name: name, Offset: w.end})
+	return &sectionWriter{w: w, number: len(w.sections) - 1}, nil
+}
+
+// sectionWriter writes the Writer's last section.
+type sectionWriter struct {
+	w      *Writer
+	number int
+}
+
+// Write implements io.Writer.
+func (s *sectionWriter) Write(p []byte) (int, error) {
+	w := s.w
+	if s.number != len(w.sections)-1 {
+		return 0, fmt.Errorf("write to section %q after it has ended", w.sections[s.number].Name)
+	}
+	n, err := w.records.Write(p)
+	if err != nil {
+		return n, FileError("write", w.file.Name(), err)
+	}
+	w.hash.Write(p)
+	w.end += int64(n)
+	w.sections[s.number].Bytes += int64(n)
+	return n, nil
 }
 
 // Commit completes the index, makes it durable under its final name and returns its
@@ -124,7 +186,7 @@ func (w *Writer) commit(meta Meta) (Meta, error) {
 	if meta.MaxBytes == 0 {
 		meta.MaxBytes = w.maximum
 	}
-	meta.Info.ID = ""
+	meta.Info.ID, meta.Sections = "", w.sections
 	id, err := indexID(w.hash, meta)
 	if err != nil {
 		return meta, err
@@ -150,8 +212,10 @@ func (w *Writer) commit(meta Meta) (Meta, error) {
 
 // finish writes what is buffered, the metadata and the header, and syncs the file.
 func (w *Writer) finish(h *header, content []byte) error {
-	if err := w.appendOffset(); err != nil {
-		return err
+	if len(w.sections) == 0 {
+		if err := w.appendOffset(); err != nil {
+			return err
+		}
 	}
 	err := errors.Join(w.table.Flush(), w.records.Flush())
 	if err == nil {
@@ -164,7 +228,7 @@ func (w *Writer) finish(h *header, content []byte) error {
 		err = w.file.Sync()
 	}
 	if err != nil {
-		return fileError("write", w.file.Name(), err)
+		return FileError("write", w.file.Name(), err)
 	}
 	return nil
 }
@@ -172,10 +236,10 @@ func (w *Writer) finish(h *header, content []byte) error {
 // publish gives the file its final name and makes that durable.
 func (w *Writer) publish(id string) error {
 	if err := w.file.Close(); err != nil {
-		return fileError("close", w.file.Name(), err)
+		return FileError("close", w.file.Name(), err)
 	}
 	if err := os.Rename(w.file.Name(), IndexPath(w.dir, id)); err != nil {
-		return fileError("rename", w.file.Name(), err)
+		return FileError("rename", w.file.Name(), err)
 	}
 	return syncDirectory(w.dir)
 }
@@ -188,7 +252,7 @@ func (w *Writer) Abort() {
 	_ = os.Remove(w.file.Name())
 }
 
-// indexID adds the metadata to a hash of all records and returns the id.
+// indexID adds the metadata to a hash of all records and sections and returns the id.
 func indexID(h *blake3.Hasher, meta Meta) (id [idBytes]byte, err error) {
 	meta.Origin, meta.Info.ID = "", ""
 	content, err := json.Marshal(meta)
@@ -204,17 +268,18 @@ func indexID(h *blake3.Hasher, meta Meta) (id [idBytes]byte, err error) {
 func syncDirectory(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {
-		return fileError("open directory", dir, err)
+		return FileError("open directory", dir, err)
 	}
 	err = errors.Join(d.Sync(), d.Close())
 	if err != nil {
-		return fileError("sync directory", dir, err)
+		return FileError("sync directory", dir, err)
 	}
 	return nil
 }
 
-// fileError gives an error of the local file system its kind.
-func fileError(op, path string, err error) error {
+// FileError gives an error of the local file system, met on a file of the daemon, its
+// kind and remedy.
+func FileError(op, path string, err error) error {
 	kind, remedy := backend.Unavailable, "check the device that the daemon's data directory is on"
 	switch {
 	case errors.Is(err, os.ErrNotExist):

@@ -1,6 +1,8 @@
 package formats
 
 import (
+	"archive/tar"
+	"bytes"
 	"context"
 	"os"
 	"path/filepath"
@@ -28,6 +30,32 @@ func writeFiles(t *testing.T, names, content string) dirstore.Store {
 	return dirstore.Store{Dir: dir}
 }
 
+// tarFiles writes archives of empty members, and other files beside them.
+func tarFiles(t *testing.T, archives, others, members string) dirstore.Store {
+	t.Helper()
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	for _, name := range strings.Fields(members) {
+		if err := w.WriteHeader(&tar.Header{Name: name, Mode: 0o644}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	store := writeFiles(t, others, "ab")
+	for _, name := range strings.Fields(archives) {
+		path := filepath.Join(store.Dir, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, b.Bytes(), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return store
+}
+
 const classesSaw = "8 bare .bin files, uint16 (assumed: bare files do not say it); all are small and in sub-directories: " +
 	"if each is a sample and its directory a class, add them with --format raw"
 
@@ -52,6 +80,14 @@ func TestDetectSaysWhatItSaw(t *testing.T) {
 		"one class":       {writeFiles(t, "0/a.bin 0/b.bin 0/c.bin 0/d.bin 0/e.bin 0/f.bin 0/g.bin 0/h.bin", "xy"), "", "tokens", "8 bare .bin files, uint16 (assumed: bare files do not say it)"},
 		"only notes":      {writeFiles(t, "a.json", "xy"), "", "raw", `files that are no token files, such as "a.json"`},
 		"only idx":        {writeFiles(t, "a.idx", "xy"), "", "raw", `files that are no token files, such as "a.idx"`},
+		"archives":        {tarFiles(t, "b.tar a.tar", "", "a.jpg a.cls b.jpg"), "", "tar", "2 tar shards, 5 KiB; samples of cls, jpg"},
+		"one archive":     {tarFiles(t, "x/a.tar", "x/a.idx README.md meta.json", "a.jpg"), "", "tar", "1 tar shard, 1.5 KiB; samples of jpg"},
+		"no samples":      {tarFiles(t, "a.tar", "", "a"), "", "tar", "1 tar shard, 1.5 KiB; \"a.tar\" begins with no sample"},
+		"no archive":      {writeFiles(t, "a.tar", strings.Repeat("x", 2048)), "", "tar", "1 tar shard, 2 KiB; \"a.tar\" cannot be read"},
+		"many parts":      {tarFiles(t, "a.tar", "", "a.0 a.1 a.2 a.3 a.4 a.5 a.6 a.7 a.8 a.9"), "", "tar", "1 tar shard, 6 KiB; samples of 0, 1, 2, 3, 4, 5, 6, 7 and 2 more parts"},
+		"beside archives": {tarFiles(t, "a.tar", "b.jpg", "a.jpg"), "", "raw", `files that are no tar archives, such as "b.jpg", beside archives such as "a.tar": if those alone are meant, add them with --format tar`},
+		"bin and tar":     {tarFiles(t, "a.tar", "b.bin", "a.jpg"), "", "raw", `tar archives such as "a.tar" beside .bin files such as "b.bin": if one kind alone is meant, add it with --format tar or --format tokens`},
+		"tar included":    {tarFiles(t, "{a}-1.tar 2.tar", "b.bin", "a.jpg"), "[1-9].tar", "tar", "1 tar shard, 1.5 KiB; samples of jpg"},
 		"include chooses": {writeFiles(t, "a.bin b.jpg", "xy"), "*.bin", "tokens", "1 bare .bin file, uint16 (assumed: bare files do not say it)"},
 	} {
 		var include []string
@@ -88,6 +124,22 @@ func TestADirectoryOfLinksThatLeadOutsideSaysSo(t *testing.T) {
 	}
 }
 
+func TestLintGoesByTheFormat(t *testing.T) {
+	for format, store := range map[string]dirstore.Store{
+		"raw": writeFiles(t, "a.jpg", "x"), "tokens": {Dir: "../tokens/testdata/megatron"}, "tar": tarFiles(t, "a.tar", "", "1.jpg"),
+	} {
+		for _, given := range []string{format, Auto} {
+			summary, err := Lint(context.Background(), store, Options{Format: given}, func(dataset.Finding) error { return nil }, nil)
+			if err != nil || summary.Format != format || summary.Files == 0 {
+				t.Errorf("%s as %s: %+v (%v)", format, given, summary, err)
+			}
+		}
+	}
+	if _, err := Lint(context.Background(), writeFiles(t, "a", ""), Options{Format: "parquet"}, nil, nil); backend.KindOf(err) != backend.Invalid {
+		t.Errorf("unknown format: %v", err)
+	}
+}
+
 func TestScanAndOpenGoByTheFormat(t *testing.T) {
 	store := dirstore.Store{Dir: "../tokens/testdata/megatron"}
 	for format, want := range map[string]int64{"auto": 4, "": 4, "tokens": 4, "raw": 4} {
@@ -105,6 +157,25 @@ func TestScanAndOpenGoByTheFormat(t *testing.T) {
 		}
 		v, err := Open(idx, ViewOptions{BlockSize: 5})
 		if err != nil || v.Len() != want { // tokens: 3 rows and 1; raw: 4 files
+			t.Errorf("format %q: %v, %v", format, v, err)
+		}
+		if err := idx.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, format := range []string{"auto", "tar"} {
+		dir := t.TempDir()
+		archives := tarFiles(t, "a.tar b.tar", "README", "1.jpg 1.cls 2.jpg 2.cls")
+		info, _, err := Scan(context.Background(), archives, Options{Format: format}, dir, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		idx, err := dataset.OpenIndex(dataset.IndexPath(dir, info.ID))
+		if err != nil {
+			t.Fatal(err)
+		}
+		v, err := Open(idx, ViewOptions{Select: []dataset.Select{{Name: "x", Parts: []string{"cls"}}}})
+		if err != nil || v.Len() != 4 || len(v.Columns()) != 1 || v.Columns()[0].Name != "x" {
 			t.Errorf("format %q: %v, %v", format, v, err)
 		}
 		if err := idx.Close(); err != nil {

@@ -60,7 +60,7 @@ func keys(t testing.TB, v dataset.View) []string {
 	t.Helper()
 	all := []string{}
 	for i := range v.Len() {
-		k, err := v.Key(i)
+		_, k, err := v.Key(i)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -204,18 +204,18 @@ func TestScanErrorsSayWhatWasSoughtAndSeen(t *testing.T) {
 
 func TestScanReportsProgressAndIsCancelled(t *testing.T) {
 	store := synthetic{files: 2500}
-	var last [3]int64
+	var last dataset.Done
 	cause := errors.New("enough")
 	ctx, cancel := context.WithCancelCause(context.Background())
-	if _, err := Scan(ctx, store, Options{}, t.TempDir(), func(done, total, bytes int64) { last = [3]int64{done, total, bytes} }); err != nil {
+	if _, err := Scan(ctx, store, Options{}, t.TempDir(), func(d dataset.Done) { last = d }); err != nil {
 		t.Fatal(err)
 	}
-	if last != [3]int64{2500, 2500, 250_000_000} {
-		t.Errorf("last progress %v", last)
+	if want := (dataset.Done{Files: 2500, FilesTotal: 2500, Bytes: 250_000_000, BytesTotal: 250_000_000}); last != want {
+		t.Errorf("last progress %+v", last)
 	}
 	dir := t.TempDir()
-	_, err := Scan(ctx, store, Options{}, dir, func(done, _, _ int64) {
-		if done >= 1000 {
+	_, err := Scan(ctx, store, Options{}, dir, func(d dataset.Done) {
+		if d.Files >= 1000 {
 			cancel(cause)
 		}
 	})
@@ -234,7 +234,7 @@ func TestPlanRefusesNumbersOutsideTheDataset(t *testing.T) {
 		if err := v.Plan(&p, []int64{0, n}); backend.KindOf(err) != backend.OutOfRange {
 			t.Errorf("sample %d: %v, want kind out_of_range", n, err)
 		}
-		if _, err := v.Key(n); backend.KindOf(err) != backend.OutOfRange {
+		if _, _, err := v.Key(n); backend.KindOf(err) != backend.OutOfRange {
 			t.Errorf("key of %d: %v, want kind out_of_range", n, err)
 		}
 	}

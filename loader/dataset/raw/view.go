@@ -82,12 +82,13 @@ func (v *view) record(sample int64, scratch *[]byte) (dataset.Record, error) {
 	return r, nil
 }
 
-// Key implements dataset.View: the file's path.
-func (v *view) Key(sample int64) (string, error) {
+// Key implements dataset.View: the file's path, twice.
+func (v *view) Key(sample int64) (file, key string, err error) {
 	var scratch []byte
 	r, err := v.record(sample, &scratch)
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
-	return string(r.Name), nil
+	file = string(r.Name)
+	return file, file, nil
 }

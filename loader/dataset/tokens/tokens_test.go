@@ -176,8 +176,8 @@ func TestAPlanNamesEachFileOnce(t *testing.T) {
 func TestKeysNameFileAndTokens(t *testing.T) {
 	v := openRows(t, scanIndex(t, dirstore.Store{Dir: "testdata/nanogpt"}, Options{}), 8)
 	for row, want := range map[int64]string{0: "train.bin[0:9]", 3: "train.bin[24:33]", 4: "val.bin[0:9]"} {
-		if got, err := v.Key(row); err != nil || got != want {
-			t.Errorf("row %d: key %q (%v), want %q", row, got, err, want)
+		if file, got, err := v.Key(row); err != nil || got != want || !strings.HasPrefix(want, file+"[") {
+			t.Errorf("row %d: key %q in %q (%v), want %q", row, got, file, err, want)
 		}
 	}
 }
@@ -314,7 +314,7 @@ func TestOpenRefusesBlockSizesWithoutRows(t *testing.T) {
 		if err := v.Plan(&p, []int64{row}); backend.KindOf(err) != backend.OutOfRange || backend.RemedyOf(err) == "" {
 			t.Errorf("row %d: %v, want kind out_of_range", row, err)
 		}
-		if _, err := v.Key(row); backend.KindOf(err) != backend.OutOfRange || backend.RemedyOf(err) == "" {
+		if _, _, err := v.Key(row); backend.KindOf(err) != backend.OutOfRange || backend.RemedyOf(err) == "" {
 			t.Errorf("key of row %d: %v, want kind out_of_range", row, err)
 		}
 	}

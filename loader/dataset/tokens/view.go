@@ -176,14 +176,14 @@ func (v *view) locate(row int64) (file int, within int64, err error) {
 // the View's own and live as long as it does.
 func (v *view) Plan(p *dataset.Plan, rows []int64) error {
 	p.Reset()
-	objects := newObjectTable(p, len(rows))
+	objects := dataset.NewObjectTable(p, len(rows))
 	for _, row := range rows {
 		file, within, err := v.locate(row)
 		if err != nil {
 			return err
 		}
 		f := &v.files[file]
-		at, found := objects.find(uint32(file), len(p.Objects))
+		at, found := objects.Find(uint32(file), len(p.Objects))
 		if !found {
 			p.Objects = append(p.Objects, f.object)
 		}
@@ -195,50 +195,11 @@ func (v *view) Plan(p *dataset.Plan, rows []int64) error {
 }
 
 // Key implements dataset.View: the file's path and the range of tokens in it.
-func (v *view) Key(row int64) (string, error) {
-	file, within, err := v.locate(row)
+func (v *view) Key(row int64) (file, key string, err error) {
+	at, within, err := v.locate(row)
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
-	return fmt.Sprintf("%s[%d:%d]", v.files[file].object.Name, within*v.block, (within+1)*v.block+1), nil
-}
-
-// objectTable finds the place of a file in Plan.Objects: a hash table with open
-// addressing, in the plan's scratch so that it allocates nothing. An entry is 8
-// bytes: u32 file, u32 place+1 (0: free).
-type objectTable struct {
-	entries []byte
-	mask    uint32
-}
-
-// newObjectTable returns an empty table for up to n files.
-func newObjectTable(p *dataset.Plan, n int) objectTable {
-	slots := 16
-	for slots < 2*n {
-		slots *= 2
-	}
-	if cap(p.Scratch) < 8*slots {
-		p.Scratch = make([]byte, 8*slots)
-	}
-	t := objectTable{entries: p.Scratch[:8*slots], mask: uint32(slots - 1)}
-	clear(t.entries)
-	return t
-}
-
-// find returns the place of a file, and whether it was there; if not, it is noted at
-// place next.
-func (t objectTable) find(file uint32, next int) (place int, found bool) {
-	le := binary.LittleEndian
-	for slot := file * 0x9E3779B1 & t.mask; ; slot = (slot + 1) & t.mask {
-		e := t.entries[8*slot:][:8]
-		used := le.Uint32(e[4:])
-		if used == 0 {
-			le.PutUint32(e, file)
-			le.PutUint32(e[4:], uint32(next+1))
-			return next, false
-		}
-		if le.Uint32(e) == file {
-			return int(used - 1), true
-		}
-	}
+	file = string(v.files[at].object.Name)
+	return file, fmt.Sprintf("%s[%d:%d]", file, within*v.block, (within+1)*v.block+1), nil
 }

@@ -1,0 +1,181 @@
+package api
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
+)
+
+const metricsPath = "../../docs/metrics.md"
+
+// advice is what the reference says of a metric besides what the registry knows.
+type advice struct {
+	unit   string // where the name does not say it
+	text   string
+	query  string            // PromQL
+	labels map[string]string // of labels whose values are not a short list
+}
+
+func advised() map[string]advice {
+	return map[string]advice{
+		"stoker_build_info": {
+			unit:   "always 1",
+			text:   "Join it to see which release a change of behaviour came with.",
+			query:  `count by (version) (stoker_build_info)`,
+			labels: map[string]string{"version": "release", "revision": "revision of the source", "go_version": "Go release"},
+		},
+		"stoker_batches_total": {text: "Zero while sessions are open: trainers do not ask, or wait. See `stoker_wait_seconds_total`.", query: `sum(rate(stoker_batches_total[1m]))`},
+		"stoker_samples_total": {text: "The node's speed.", query: `sum(rate(stoker_samples_total[1m]))`},
+		"stoker_source_bytes_total": {
+			text:  "`page_cache`: was in memory. `disk`: had to be waited for. A share of disk that stays high after the first epoch means that the dataset does not fit the memory that is left.",
+			query: `sum(rate(stoker_source_bytes_total{route="disk"}[5m])) / sum(rate(stoker_source_bytes_total[5m]))`,
+		},
+		"stoker_oversized_batches_total": {text: "Should stay near zero: each costs memory of its own. Raise `session.ring_bytes_max`, or lower the batch size.", query: `rate(stoker_oversized_batches_total[5m]) / rate(stoker_batches_total[5m])`},
+		"stoker_copied_batches_total":    {text: "The trainer holds more batches than the ring can spare. Drop references to old batches, or raise `session.slots`.", query: `rate(stoker_copied_batches_total[5m]) / rate(stoker_batches_total[5m])`},
+		"stoker_wait_seconds_total": {
+			text:  "The number to watch. Divided by the number of sessions it is the share of time in which trainers stood still; above 0.01, look at the causes.",
+			query: `sum(rate(stoker_wait_seconds_total[5m])) / sum(stoker_sessions)`,
+		},
+		"stoker_stall_seconds_total": {
+			text: "What to do about it: `disk`: faster storage, more `io.cold_reads`, larger samples or shards, or memory for the page cache. `index`: the index is on slow storage, see `data_dir`. " +
+				"`order`: a defect, please report it. `ring`: the trainer keeps its batches; more `session.slots`. `wake`: the processors are overcommitted. " +
+				"The causes may sum to less than `stoker_wait_seconds_total`: the rest could not be attributed. `stoker stalls` names the batches and files.",
+			query: `sum by (cause) (rate(stoker_stall_seconds_total[5m]))`,
+		},
+		"stoker_sessions":              {text: "One for each rank. Near `session.sessions_max` new ones are refused."},
+		"stoker_sessions_opened_total": {unit: "sessions", text: "A rate that stays high means that trainers start again and again, or open a session for each epoch.", query: `rate(stoker_sessions_opened_total[5m])`},
+		"stoker_leases_ended_total": {
+			unit:  "sessions",
+			text:  "`close`: the trainer closed it. `eof`: its connection ended. `exit`: its process ended. `protocol`: it sent what makes no sense. `shutdown`: the daemon stopped. Many of `exit` are trainers that crash.",
+			query: `increase(stoker_leases_ended_total{reason=~"exit|protocol"}[1h])`,
+		},
+		"stoker_ring_bytes": {text: "Bounded by `session.ring_bytes_total`."},
+		"stoker_ring_slots": {
+			text:  "Much `ready`: the daemon is ahead, as it should be. All `held`: the trainer keeps its batches. All `free`: the daemon cannot fill them in time, see the causes of stalls.",
+			query: `sum by (state) (stoker_ring_slots)`,
+		},
+		"stoker_datasets":           {text: "A `detached` dataset has lost its directory; `stoker dataset ls` says why.", query: `stoker_datasets{state="detached"} > 0`},
+		"stoker_datasets_by_format": {unit: "datasets"},
+		"stoker_scans":              {text: "While `stoker dataset add` and `stoker index build` run."},
+		"stoker_scan_bytes_total":   {text: "How fast an index is made.", query: `rate(stoker_scan_bytes_total[1m])`},
+		"stoker_scan_samples_total": {query: `rate(stoker_scan_samples_total[1m])`},
+		"stoker_errors_total": {
+			text:  "The codes are those of the [API reference](api/index.html#Code). `corrupt` and `changed` name files in the daemon's log; both deserve an alert.",
+			query: `increase(stoker_errors_total{code=~"corrupt|changed|internal"}[10m]) > 0`,
+		},
+		"stoker_session_refused_total": {unit: "connections and requests", text: "Clients that are not this user, or limits that are too low for the jobs on this node; the log says which.", query: `increase(stoker_session_refused_total[10m])`},
+		"stoker_api_requests_total": {
+			text:   "429 means that a client asks more often than `api.requests_per_second`.",
+			query:  `sum by (door) (rate(stoker_api_requests_total{status="429"}[5m]))`,
+			labels: map[string]string{"door": "`api`, `admin`, `tcp`", "status": "HTTP status"},
+		},
+		"stoker_process_pss_bytes": {text: "Unlike `process_resident_memory_bytes` it counts pages that are shared with trainers once over all processes."},
+	}
+}
+
+// The reference is made of the registry, so that no metric is missing in it.
+func TestMetricsReferenceIsGeneratedFromTheRegistry(t *testing.T) {
+	families, err := documentedRegistry().Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out strings.Builder
+	out.WriteString(metricsIntroduction)
+	all := advised()
+	for _, family := range families {
+		about, ok := all[family.GetName()]
+		if !ok {
+			t.Errorf("%s: give advised a word about it", family.GetName())
+		}
+		delete(all, family.GetName())
+		if about.unit == "" && unitOf(family.GetName()) == "" {
+			t.Errorf("%s: give advised its unit", family.GetName())
+		}
+		writeMetric(&out, family, about)
+	}
+	for name := range all {
+		t.Errorf("%s is advised on, and there is none", name)
+	}
+	wantGenerated(t, metricsPath, out.String())
+}
+
+// documentedRegistry holds our own metrics; those of Go and of the process are
+// their collectors'.
+func documentedRegistry() *prometheus.Registry {
+	registry := prometheus.NewRegistry()
+	requests := newRequestCounter()
+	requests.count("api", 200)
+	registry.MustRegister(newNodeCollector(newFakeNode()), requests, newMemoryCollector())
+	return registry
+}
+
+const metricsIntroduction = `<!-- Generated: go test ./loader/api -run Generated -update -->
+# Metrics
+
+Every stokerd serves its metrics to Prometheus at ` + "`/metrics`" + `: on api.sock, and on TCP if
+` + "`api.listen`" + ` is set (with ` + "`api.token_file`" + ` under that token). Watching has a rate limit of its
+own, so no other client can crowd a scrape out.
+
+` + "```yaml" + `
+scrape_configs:
+  - job_name: stoker
+    static_configs:
+      - targets: ["127.0.0.1:9595"]
+    # with api.token_file:
+    authorization:
+      credentials_file: /etc/prometheus/stoker-token
+` + "```" + `
+
+Counters count from the daemon's start and include sessions that have ended. All sizes
+are bytes, all times seconds. Label values are fixed lists, whatever clients send. Besides
+the metrics below there are those of the Go runtime (` + "`go_*`" + `) and of the process
+(` + "`process_*`" + `), as every program with Prometheus' Go library has them.
+`
+
+func writeMetric(out *strings.Builder, family *dto.MetricFamily, about advice) {
+	name := family.GetName()
+	fmt.Fprintf(out, "\n## %s\n\n%s, %s. %s\n", name, strings.ToLower(family.GetType().String()), cmp.Or(about.unit, unitOf(name)), family.GetHelp())
+	if labels := labelsOf(family); len(labels) > 0 {
+		out.WriteString("\n| label | values |\n|---|---|\n")
+		for _, label := range slices.Sorted(maps.Keys(labels)) {
+			fmt.Fprintf(out, "| `%s` | %s |\n", label, cmp.Or(about.labels[label], strings.Join(labels[label], ", ")))
+		}
+	}
+	if about.text != "" {
+		fmt.Fprintf(out, "\n%s\n", about.text)
+	}
+	if about.query != "" {
+		fmt.Fprintf(out, "\n```promql\n%s\n```\n", about.query)
+	}
+}
+
+// labelsOf are the labels of a family with the values that were gathered.
+func labelsOf(family *dto.MetricFamily) map[string][]string {
+	labels := map[string][]string{}
+	for _, series := range family.GetMetric() {
+		for _, label := range series.GetLabel() {
+			value := "`" + label.GetValue() + "`"
+			if !slices.Contains(labels[label.GetName()], value) {
+				labels[label.GetName()] = append(labels[label.GetName()], value)
+			}
+		}
+	}
+	return labels
+}
+
+// unitOf reads the unit off a name, as Prometheus' conventions have it.
+func unitOf(name string) string {
+	name = strings.TrimSuffix(name, "_total")
+	for _, unit := range []string{"bytes", "seconds", "samples", "batches", "sessions", "slots", "datasets", "scans", "errors", "requests"} {
+		if strings.HasSuffix(name, "_"+unit) {
+			return unit
+		}
+	}
+	return ""
+}

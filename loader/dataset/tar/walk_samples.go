@@ -1,0 +1,161 @@
+package tar
+
+import (
+	"bytes"
+	"hash/maphash"
+	"io"
+)
+
+// MaxParts is how many parts a sample may have. More come of names that do not follow
+// the rule of SplitName, such as "img.000001.jpg", which would all be one sample.
+const MaxParts = 4096
+
+// Part is one member of a sample.
+type Part struct {
+	Suffix []byte
+	Header int64       // offset of the member's first header
+	Data   int64       // offset of its bytes
+	Size   int64       // bytes, when expanded
+	Stored int64       // bytes in the archive
+	Sparse []SparseRun // nil unless sparse, then at least one run, ascending
+}
+
+// Sample is a run of consecutive members of one key, in the order of the archive. It
+// is borrowed from Samples until the next call.
+type Sample struct {
+	Key    []byte
+	Header int64 // of the first part
+	Parts  []Part
+}
+
+// Samples groups the members of an archive as WebDataset does (webdataset:
+// tariterators.py, group_by_keys): members that are no regular files, that Skipped
+// names, or that SplitName makes no part of a sample are passed over, also within a
+// sample. The same key again behind another one is another sample.
+type Samples struct {
+	w    *Walker
+	seed maphash.Seed
+	both [2]group      // the sample that was returned, and the one after it as far as known
+	next int           // which of them Next will return
+	each func(*Member) // is shown every member, may be nil
+}
+
+// group is a sample that is being put together; its slices are its own.
+type group struct {
+	sample Sample
+	text   []byte // key and suffixes
+	ends   []int  // of them in text
+	hashes []uint64
+	runs   []SparseRun
+	spans  []int // per part: where its runs end in runs
+	open   bool
+}
+
+// NewSamples returns the samples of what w walks from now on.
+func NewSamples(w *Walker) *Samples { return &Samples{w: w, seed: maphash.MakeSeed()} }
+
+// Reset begins anew, for a Walker that was Reset or sent elsewhere by WalkRange.
+func (s *Samples) Reset() {
+	s.both[0].open, s.both[1].open = false, false
+}
+
+// Next returns the next sample, io.EOF behind the last one.
+//
+// Errors: as Walker.Next; Corrupt also for a second part of one suffix, which
+// webdataset refuses too, for a Reserved suffix and for more than MaxParts. After
+// these the walk cannot go on.
+func (s *Samples) Next() (*Sample, error) {
+	g := &s.both[s.next]
+	for {
+		m, err := s.w.Next()
+		if err == io.EOF && g.open {
+			break // the next call finds no group and asks again
+		}
+		if err != nil {
+			return nil, err
+		}
+		if s.each != nil {
+			s.each(m)
+		}
+		if !m.Regular || Skipped(m.Name) {
+			continue
+		}
+		at := splitAt(m.Name)
+		if at < 0 {
+			continue
+		}
+		if g.open && !bytes.Equal(g.key(), m.Name[:at]) {
+			s.other().begin(m, at)
+			_ = s.add(s.other(), m, at) // an error is the next call's: g is whole
+			break
+		}
+		if !g.open {
+			g.begin(m, at)
+		}
+		if err := s.add(g, m, at); err != nil {
+			return nil, err
+		}
+	}
+	g.open = false
+	s.next = 1 - s.next
+	return g.finish(), nil
+}
+
+func (s *Samples) other() *group { return &s.both[1-s.next] }
+
+func (g *group) key() []byte { return g.text[:g.ends[0]] }
+
+// begin makes g the sample that m is the first part of.
+func (g *group) begin(m *Member, at int) {
+	g.open = true
+	g.sample.Header, g.sample.Parts = m.Header, g.sample.Parts[:0]
+	g.text = append(g.text[:0], m.Name[:at]...)
+	g.ends = append(g.ends[:0], len(g.text))
+	g.hashes, g.runs, g.spans = g.hashes[:0], g.runs[:0], g.spans[:0]
+}
+
+// add makes m a part of g.
+func (s *Samples) add(g *group, m *Member, at int) error {
+	start := len(g.text)
+	g.text = appendLower(g.text, m.Name[at+1:])
+	suffix := g.text[start:]
+	hash := maphash.Bytes(s.seed, suffix)
+	for i, h := range g.hashes {
+		if h == hash && bytes.Equal(suffix, g.text[g.ends[i]:g.ends[i+1]]) {
+			return s.refuse(FaultDuplicate, m, g, "the sample has a part %.120q already, at byte %d", suffix, g.sample.Parts[i].Header)
+		}
+	}
+	if Reserved(suffix) {
+		return s.refuse(FaultReserved, m, g, "a part cannot be named %q", suffix)
+	}
+	if len(g.hashes) == MaxParts {
+		return s.refuse(FaultParts, m, g, "%.120q is one more than %d parts of one sample", m.Name, MaxParts)
+	}
+	g.ends = append(g.ends, len(g.text))
+	g.hashes = append(g.hashes, hash)
+	g.runs = append(g.runs, m.Sparse...)
+	g.spans = append(g.spans, len(g.runs))
+	g.sample.Parts = append(g.sample.Parts, Part{Header: m.Header, Data: m.Data, Size: m.Size, Stored: m.Stored})
+	return nil
+}
+
+func (s *Samples) refuse(code FaultCode, m *Member, g *group, format string, args ...any) error {
+	s.w.err = s.w.corrupt(code, m.Header, string(g.key()), format, args...)
+	return s.w.err
+}
+
+// finish gives the parts their slices, which stay where they are from now on.
+func (g *group) finish() *Sample {
+	g.sample.Key = g.text[:g.ends[0]:g.ends[0]]
+	from := 0
+	for i := range g.sample.Parts {
+		p := &g.sample.Parts[i]
+		p.Suffix = g.text[g.ends[i]:g.ends[i+1]:g.ends[i+1]]
+		p.Sparse = nil
+		if to := g.spans[i]; to > from {
+			p.Sparse = g.runs[from:to:to]
+			from = to
+		}
+	}
+	return &g.sample
+}

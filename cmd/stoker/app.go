@@ -12,25 +12,22 @@ import (
 	"github.com/stokerio/stoker/loader/config"
 )
 
-// The exit codes, part of the interface.
-const (
-	exitOK         = 0
-	exitError      = 1 // what was asked for did not work
-	exitUsage      = 2 // the command line makes no sense
-	exitNotRunning = 3 // no stokerd answers
-)
-
 // runtimeDirVariable names the daemon's runtime directory, as for Python.
 const runtimeDirVariable = "STOKER_RUNTIME_DIR"
 
 // app is one run of the command line: its surroundings, and what its flags say.
 type app struct {
+	clock       clock
 	environment config.Environment
+	in          io.Reader // keys, of stoker top
 	out, err    io.Writer // results; progress and errors
 	terminal    bool      // err is a terminal
+	screen      bool      // in and out are a terminal
 
 	runtimeDir string // --runtime-dir
 	json       bool   // --json of the verb that runs
+	progress   string // --progress of the verb that runs
+	resumable  bool   // running the verb again goes on where it was interrupted
 	started    bool   // the command line was understood, and the verb runs
 }
 
@@ -48,9 +45,18 @@ func (a *app) run(ctx context.Context, args []string) int {
 		err = usageFailure(err)
 	}
 	if ctx.Err() != nil {
-		err = &failure{Code: "interrupted", What: "interrupted", exit: exitError}
+		err = a.interrupted()
 	}
 	return a.report(err)
+}
+
+// interrupted is what is said after Ctrl-C.
+func (a *app) interrupted() *failure {
+	f := &failure{Code: "interrupted", What: "interrupted", exit: exitError}
+	if a.resumable {
+		f.Remedy = "run the same command again: it continues, and shards that are already indexed are not read again"
+	}
+	return f
 }
 
 func (a *app) rootCommand() *cobra.Command {
@@ -61,12 +67,14 @@ func (a *app) rootCommand() *cobra.Command {
 
 The daemon is looked for in the directory given by --runtime-dir, else by
 STOKER_RUNTIME_DIR, else in $XDG_RUNTIME_DIR/stoker, /run/stoker and
-/tmp/stoker-<uid>.
+/tmp/stoker-UID.
 
-Exit codes: 0 success, 1 error, 2 wrong usage, 3 stokerd is not running.`,
+Exit codes: 0 success, 1 error, 2 wrong usage, 3 stokerd is not running, 4 dataset
+lint found something. More: stoker help exit-codes.`,
 		Example: `  stokerd &
   stoker dataset add pets ~/pets
-  stoker dataset ls`,
+  stoker dataset preview pets
+  stoker top`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		Args:          cobra.NoArgs,
@@ -75,7 +83,8 @@ Exit codes: 0 success, 1 error, 2 wrong usage, 3 stokerd is not running.`,
 	root.PersistentPreRun = func(*cobra.Command, []string) { a.started = true }
 	root.PersistentFlags().StringVar(&a.runtimeDir, "runtime-dir", "", "directory of the daemon's sockets")
 	a.must(root.MarkPersistentFlagDirname("runtime-dir"))
-	root.AddCommand(a.datasetCommand(), a.statusCommand(), a.versionCommand(), a.benchCommand())
+	root.AddCommand(a.datasetCommand(), a.indexCommand(), a.topCommand(), a.stallsCommand(), a.statusCommand(), a.versionCommand(),
+		a.benchCommand(), a.manCommand(), exitCodesTopic(), lintCodesTopic())
 	return root
 }
 

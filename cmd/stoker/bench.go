@@ -19,7 +19,7 @@ func (a *app) benchCommand() *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE:  showHelp,
 	}
-	command.AddCommand(a.benchCompareCommand(), a.benchWakeupsCommand(), a.benchCeilingCommand())
+	command.AddCommand(a.benchCompareCommand(), a.benchWakeupsCommand(), a.benchCeilingCommand(), a.benchScanCommand())
 	return command
 }
 
@@ -29,10 +29,11 @@ func (a *app) benchCompareCommand() *cobra.Command {
 	var check, verbose bool
 	command := &cobra.Command{
 		Use:   "compare",
-		Short: "Compare with torch's DataLoader, a memmap loop and bare loops",
+		Short: "Compare with torch's DataLoader, memmap, tarfile, webdataset and bare loops",
 		Long: `Compare Stoker with what its users would otherwise run, and with the bare system
 calls, all in one run, interleaved and repeated. A daemon of its own is started
-and stopped; about 2 GiB of data are made, and kept in --data-dir.`,
+and stopped; up to 6 GB of data are made, and kept in --data-dir. The machine
+should do nothing else and have memory for all of the data.`,
 		Args: cobra.NoArgs,
 		RunE: func(command *cobra.Command, _ []string) error {
 			options.Logger = a.benchLogger(verbose)
@@ -40,10 +41,11 @@ and stopped; about 2 GiB of data are made, and kept in --data-dir.`,
 		},
 	}
 	flags := command.Flags()
-	flags.BoolVar(&options.Quick, "quick", false, "shorter sections on the same data: within 4 minutes on 2 cores")
+	flags.BoolVar(&options.Quick, "quick", false, "shorter sections and fewer repeats on the same data: a few minutes on 2 cores")
+	flags.StringSliceVar(&options.Cases, "cases", nil, "run only these groups of cases: raw, tokens, tar (default: all)")
 	flags.StringVar(&file, "json", "", "write the report to this file too")
 	flags.StringVar(&options.DataDir, "data-dir", "", "where the data is kept between runs")
-	flags.IntVar(&options.Repeats, "repeats", 0, "how often each row runs (default 5)")
+	flags.IntVar(&options.Repeats, "repeats", 0, "how often each row runs (default 5, with --quick 3)")
 	flags.StringVar(&options.PageCache, "page-cache", "", "how the data comes into the page cache: written (as after a download; default) or read (as after an epoch)")
 	flags.IntVar(&options.Readers, "readers", 0, "threads that read for one session, in the daemon and in the bare loops (default: the daemon's)")
 	flags.StringVar(&options.Only, "only", "", "run only rows whose name contains this")
@@ -54,6 +56,7 @@ and stopped; about 2 GiB of data are made, and kept in --data-dir.`,
 	flags.BoolVar(&verbose, "verbose", false, "show what the daemon and the consumers log")
 	a.must(command.MarkFlagFilename("json", "json"))
 	a.must(command.MarkFlagDirname("data-dir"))
+	a.must(command.RegisterFlagCompletionFunc("cases", cobra.FixedCompletions(bench.Groups(), cobra.ShellCompDirectiveNoFileComp)))
 	a.must(command.RegisterFlagCompletionFunc("page-cache", cobra.FixedCompletions([]string{bench.PageCacheWritten, bench.PageCacheRead}, cobra.ShellCompDirectiveNoFileComp)))
 	return command
 }
@@ -121,6 +124,19 @@ func (a *app) benchCeilingCommand() *cobra.Command {
 		Args:   cobra.ExactArgs(1),
 		RunE: func(command *cobra.Command, args []string) error {
 			return bench.CeilingMain(command.Context(), args[0], a.out)
+		},
+	}
+}
+
+// benchScanCommand is how bench scans shards in a process of its own.
+func (a *app) benchScanCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:    "scan OPTIONS",
+		Short:  "Scan tar shards over and over",
+		Hidden: true,
+		Args:   cobra.ExactArgs(1),
+		RunE: func(command *cobra.Command, args []string) error {
+			return bench.ScanMain(command.Context(), args[0], a.out)
 		},
 	}
 }

@@ -22,6 +22,21 @@ func TestCeilingRefusesWhatItDoesNotUnderstand(t *testing.T) {
 	}
 }
 
+func TestScanRefusesWhatItDoesNotUnderstand(t *testing.T) {
+	for _, options := range []string{"", "{", `{}`, `{"threads":1,"passes":1,"list":"/nowhere"}`} {
+		if got := newPlace(t).run(t, "bench", "scan", options); got.code != exitError || got.err == "" {
+			t.Errorf("%q: %+v", options, got)
+		}
+	}
+}
+
+func TestCompareSaysWhichCasesThereAre(t *testing.T) {
+	got := newPlace(t).run(t, "bench", "compare", "--cases", "raw,zip", "--data-dir", t.TempDir())
+	if got.code != exitError || !strings.Contains(got.err, "raw, tokens, tar") {
+		t.Errorf("%+v", got)
+	}
+}
+
 func TestStepsAreLinesOrABar(t *testing.T) {
 	var errs bytes.Buffer
 	clock := time.Unix(0, 0)

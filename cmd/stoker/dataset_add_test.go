@@ -60,11 +60,11 @@ func TestAddPassesTheOpenDirectoryAndTheOptions(t *testing.T) {
 	t.Run("relative path", func(t *testing.T) {
 		t.Chdir(filepath.Dir(source))
 		got = p.run(t, "dataset", "add", "pets", filepath.Base(source), "--format", "raw", "--include", "**/*.{jpg,png}", "--include", "a,b",
-			"--dtype", "int32", "--replace")
+			"--dtype", "int32", "--replace", "--bad", "skip")
 	})
 	golden(t, "dataset-add", got)
-	want := shm.DatasetAdd{Type: shm.TypeDatasetAdd, Name: "pets", Format: "raw", Path: source, Include: []string{"**/*.{jpg,png}", "a,b"}, DType: "int32", Replace: true}
-	if request.Name != want.Name || request.Format != want.Format || request.Path != want.Path || request.DType != want.DType ||
+	want := shm.DatasetAdd{Type: shm.TypeDatasetAdd, Name: "pets", Format: "raw", Path: source, Include: []string{"**/*.{jpg,png}", "a,b"}, DType: "int32", Bad: "skip", Replace: true}
+	if request.Name != want.Name || request.Format != want.Format || request.Path != want.Path || request.DType != want.DType || request.Bad != want.Bad ||
 		!request.Replace || !slices.Equal(request.Include, want.Include) || directory != source {
 		t.Errorf("asked %+v with %s, want %+v with %s", request, directory, want, source)
 	}
@@ -115,14 +115,21 @@ func TestAddDrawsABarOnATerminalAndClearsIt(t *testing.T) {
 func TestAddWithoutATerminalWritesALineNowAndThen(t *testing.T) {
 	var errs bytes.Buffer
 	clock := time.Unix(0, 0)
-	show := (&app{err: &errs}).lineProgress(func() time.Time { return clock })
+	show := (&app{err: &errs}).lineProgress("scanning", func() time.Time { return clock })
 	for i := range 10 {
 		clock = clock.Add(time.Second)
-		show.update(shm.ProgressNote{FilesDone: int64(i) * 1000, FilesTotal: 9000 * int64(i/5), BytesDone: int64(i) << 20})
+		note := shm.ProgressNote{FilesDone: int64(i) * 1000, FilesTotal: 9000 * int64(i/5), BytesDone: int64(i) << 20}
+		if i >= 7 {
+			note.BytesTotal, note.SamplesDone = 9<<20, int64(i)*500
+		}
+		show.update(note)
 	}
 	show.finish(true)
-	want := "scanned 1,000 files, 1.00 MiB\nscanned 3,000 files, 3.00 MiB\nscanned 5,000 of 9,000 files, 5.00 MiB\n" +
-		"scanned 7,000 of 9,000 files, 7.00 MiB\nscanned 9,000 of 9,000 files, 9.00 MiB\n"
+	want := "scanning: 1,000 files, 1.00 MiB at 1.00 MiB/s\n" +
+		"scanning: 3,000 files, 3.00 MiB at 1.00 MiB/s\n" +
+		"scanning: 5,000 of 9,000 files, 5.00 MiB at 1.00 MiB/s\n" +
+		"scanning: 78 %, 7,000 of 9,000 files, 7.00 MiB of 9.00 MiB at 1.00 MiB/s, 3,500 samples at 1,166/s, 2s left\n" +
+		"scanning: 100 %, 9,000 of 9,000 files, 9.00 MiB of 9.00 MiB at 1.00 MiB/s, 4,500 samples at 1,500/s\n"
 	if errs.String() != want {
 		t.Errorf("got\n%s", errs.String())
 	}
@@ -195,7 +202,7 @@ func TestAnInterruptedAddEndsTheConnection(t *testing.T) {
 		ended <- err
 	}))
 	got := p.runContext(ctx, "dataset", "add", "x", t.TempDir())
-	if got.code != exitError || !strings.Contains(got.err, "interrupted") {
+	if got.code != exitError || !strings.Contains(got.err, "interrupted") || !strings.Contains(got.err, "run the same command again") {
 		t.Errorf("%+v", got)
 	}
 	if err := <-ended; err == nil {
@@ -252,7 +259,8 @@ func petsOnDisk(t *testing.T) string {
 // serveNode puts a real node with both sockets into the place.
 func (p *place) serveNode(t *testing.T) {
 	t.Helper()
-	node, err := loader.Open(loader.Options{DataDir: t.TempDir(), UID: os.Getuid(), Logger: slog.New(slog.DiscardHandler), Version: api.Version{Version: "0.1.0"}})
+	p.data = t.TempDir()
+	node, err := loader.Open(loader.Options{DataDir: p.data, UID: os.Getuid(), Logger: slog.New(slog.DiscardHandler), Version: api.Version{Version: "0.1.0"}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -40,7 +40,26 @@ func (a *app) describeDataset(command *cobra.Command, name string) error {
 	if a.json {
 		return a.writeJSON(d)
 	}
-	return table(a.out, description(d))
+	if err := table(a.out, description(d)); err != nil || len(d.Parts) == 0 {
+		return err
+	}
+	fmt.Fprintln(a.out)
+	return table(a.out, partRows(d))
+}
+
+// partRows describes what the samples of a tar dataset are made of.
+func partRows(d api.Dataset) [][]string {
+	rows := [][]string{{"PART", "SAMPLES", "SHARE", "MEAN", "LARGEST", "TOTAL"}}
+	for _, part := range d.Parts {
+		mean := "-"
+		if part.Samples > 0 {
+			mean = humanBytes(part.Bytes / part.Samples)
+		}
+		rows = append(rows, []string{
+			printable(part.Name), grouped(part.Samples), percent(part.Samples, d.Samples), mean, humanBytes(part.MaxBytes), humanBytes(part.Bytes),
+		})
+	}
+	return rows
 }
 
 // description is a dataset as rows of name and value.
@@ -69,14 +88,24 @@ func description(d api.Dataset) [][]string {
 	if len(d.Classes) > 0 {
 		rows = append(rows, []string{"classes", classes(d.Classes)})
 	}
-	for _, reason := range slices.Sorted(maps.Keys(d.Skipped)) {
-		rows = append(rows, []string{"skipped", counted(int64(d.Skipped[reason]), "file", "files") + ": " + printable(reason)})
+	if len(d.Archives) > 0 {
+		rows = append(rows, []string{"archives", tally(d.Archives)})
 	}
-	return append(rows,
+	if len(d.Indexes) > 0 {
+		rows = append(rows, []string{"indexes", tally(d.Indexes)})
+	}
+	for _, reason := range slices.Sorted(maps.Keys(d.Skipped)) {
+		rows = append(rows, []string{"skipped", leftOut(d.Format, d.Skipped[reason]) + ": " + printable(reason)})
+	}
+	rows = append(rows,
 		[]string{"owner", fmt.Sprintf("uid %d", d.OwnerUID)},
 		[]string{"added", d.AddedAt.UTC().Format(time.RFC3339)},
 		[]string{"index", d.IndexID},
 	)
+	if d.IndexPath != "" {
+		rows = append(rows, []string{"", printable(d.IndexPath)})
+	}
+	return rows
 }
 
 func classes(names []string) string {

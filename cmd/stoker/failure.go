@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/stokerio/stoker/backend"
 	"github.com/stokerio/stoker/loader/api"
 	"github.com/stokerio/stoker/shm"
 )
@@ -45,6 +46,7 @@ func failureOf(err error) *failure {
 	var own *failure
 	var problem *api.Error
 	var answer *shm.Failure
+	var file *backend.Error
 	switch {
 	case errors.As(err, &own):
 		return own
@@ -52,8 +54,22 @@ func failureOf(err error) *failure {
 		return &failure{Code: string(problem.Code), What: problem.What, Where: problem.Where, Remedy: problem.Remedy, exit: exitError}
 	case errors.As(err, &answer):
 		return &failure{Code: answer.Code, What: answer.What, Where: answer.Where, Remedy: answer.Remedy, exit: exitError}
+	case errors.As(err, &file):
+		return failureOfFile(file)
 	}
 	return &failure{Code: string(api.CodeInternal), What: err.Error(), exit: exitError}
+}
+
+// failureOfFile is about a file that this program read itself.
+func failureOfFile(err *backend.Error) *failure {
+	f := &failure{
+		Code: string(err.Kind), What: err.Op + ": " + strings.ReplaceAll(string(err.Kind), "_", " "), Where: err.Object,
+		Why: err.Detail, Remedy: backend.RemedyOf(err), exit: exitError,
+	}
+	if err.Err != nil {
+		f.Why = strings.TrimPrefix(f.Why+": "+err.Err.Error(), ": ")
+	}
+	return f
 }
 
 // errorLine is an error under --json; the session socket's have the same shape.

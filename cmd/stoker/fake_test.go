@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -37,8 +38,30 @@ type outcome struct {
 // place is a runtime directory, perhaps with a daemon in it.
 type place struct {
 	directory string
+	data      string // data directory of a real node
 	variables map[string]string
 	terminal  bool
+	screen    bool
+	clock     *virtualClock // nil: the system's
+}
+
+// virtualClock passes when somebody waits, and at once. waited is called before.
+type virtualClock struct {
+	at     time.Time
+	waited func()
+}
+
+func (v *virtualClock) clock() clock {
+	return clock{
+		now: func() time.Time { return v.at },
+		wait: func(ctx context.Context, d time.Duration) error {
+			v.at = v.at.Add(d)
+			if v.waited != nil {
+				v.waited()
+			}
+			return ctx.Err()
+		},
+	}
 }
 
 func newPlace(t *testing.T) *place {
@@ -63,7 +86,10 @@ func (p *place) runContext(ctx context.Context, args ...string) outcome {
 			Lookup: func(name string) (string, bool) { value, ok := variables[name]; return value, ok },
 			UserID: os.Getuid(),
 		},
-		out: &out, err: &errs, terminal: p.terminal,
+		clock: systemClock(), out: &out, err: &errs, terminal: p.terminal, screen: p.screen,
+	}
+	if p.clock != nil {
+		a.clock = p.clock.clock()
 	}
 	code := a.run(ctx, args)
 	return outcome{code, p.fixed(out.String()), p.fixed(errs.String())}
@@ -101,6 +127,7 @@ type fakeNode struct {
 	ready    error
 	datasets []api.Dataset
 	sessions []api.Session
+	stalls   []api.SessionStalls
 	removed  []string
 }
 
@@ -114,7 +141,13 @@ func newFakeNode() *fakeNode {
 				Skipped: map[string]int{"empty": 2, "hidden": 1}},
 			{Name: "text", Format: "tokens", Path: "/data/\x1b[31mtext", State: api.DatasetDetached, Problem: "the directory is gone", OwnerUID: 1000,
 				AddedAt: added, IndexID: "ef34", Tokens: 536_870_912, DType: "uint16", Files: 3, Bytes: 1 << 30},
+			{Name: "coco", Format: "tar", Path: "/data/coco", State: api.DatasetReady, OwnerUID: 1000, AddedAt: added, IndexID: "0a1b",
+				IndexPath: "/var/lib/stoker/datasets/coco/0a1b.idx", Samples: 12345, Files: 12, Bytes: 1_234_500_000, Saw: "12 tar shards",
+				Parts: []api.Part{{Name: "jpg", Samples: 12345, Bytes: 1_230_000_000, MaxBytes: 900_000}, {Name: "json", Samples: 12344, Bytes: 4_500_000, MaxBytes: 2000},
+					{Name: "seg.png", Samples: 7, Bytes: 70_000, MaxBytes: 20_000}},
+				Archives: map[string]int{"tar": 10, "gzip": 2}, Indexes: map[string]int{"dali used": 9, "dali does not fit": 1}, Skipped: map[string]int{"damaged shard": 1}},
 		},
+		stalls: fakeStalls(added),
 		sessions: []api.Session{
 			{ID: "s-1", Dataset: "pets", Client: api.Client{PID: 4711, UID: 1000}, StartedAt: added, Transport: "ring", Order: "global", WorldSize: 2,
 				BatchSize: 64, Epoch: 3, SamplesConsumed: 5000, Samples: 10485, Ring: api.Ring{Slots: 8, Ready: 6, Held: 1},
@@ -125,17 +158,47 @@ func newFakeNode() *fakeNode {
 	}
 }
 
+func fakeStalls(started time.Time) []api.SessionStalls {
+	ended := started.Add(10 * time.Minute)
+	return []api.SessionStalls{
+		{ID: "s-1", Dataset: "pets", Client: api.Client{PID: 4711}, StartedAt: started, WallSeconds: 100, Share: 0.125,
+			Stall: api.Stall{TotalSeconds: 12.5, DiskSeconds: 10, WakeSeconds: 1, OrderSeconds: 0.01},
+			Worst: []api.SlowBatch{
+				{Seconds: 2.5, Epoch: 3, Position: 12800, Causes: api.Causes{DiskSeconds: 2.4, OtherSeconds: 0.1}, FirstKey: "cats/\x1b[2J17.jpg",
+					Files:   []string{"cats/17.jpg", "dogs/1.jpg", "dogs/2.jpg"},
+					Slowest: &api.SlowRead{File: "dogs/1.jpg", Offset: 4096, Bytes: 1 << 20, Seconds: 2.1}},
+				{Seconds: 0.5, Epoch: 1, Position: 0, Causes: api.Causes{WakeSeconds: 0.5}},
+			}},
+		{ID: "s-0", Dataset: "text", JobID: "job 7", Client: api.Client{PID: 4700}, StartedAt: started, EndedAt: &ended, WallSeconds: 600},
+	}
+}
+
 func (n *fakeNode) Version() api.Version {
 	return api.Version{Version: "0.1.0", Revision: "abc123", Go: "go1.26.0", Protocol: 1, PID: 42}
 }
 
-func (n *fakeNode) Ready() error            { return n.ready }
-func (n *fakeNode) Datasets() []api.Dataset { return n.datasets }
-func (n *fakeNode) Sessions() []api.Session { return n.sessions }
-func (n *fakeNode) Stats() api.Stats        { return api.Stats{} }
-func (n *fakeNode) removedNames() []string  { n.mu.Lock(); defer n.mu.Unlock(); return n.removed }
+func (n *fakeNode) Ready() error                { return n.ready }
+func (n *fakeNode) Datasets() []api.Dataset     { return n.datasets }
+func (n *fakeNode) Stalls() []api.SessionStalls { return n.stalls }
+func (n *fakeNode) Stats() api.Stats            { return api.Stats{} }
+func (n *fakeNode) removedNames() []string      { n.mu.Lock(); defer n.mu.Unlock(); return n.removed }
 func (n *fakeNode) noSuch(name string) error {
 	return &api.Error{Code: api.CodeNotFound, What: "no such dataset; there are: pets, text", Where: "dataset " + name, Remedy: "`stoker dataset ls` lists datasets"}
+}
+
+func (n *fakeNode) Sessions() []api.Session {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return slices.Clone(n.sessions)
+}
+
+func (n *fakeNode) Session(id string) (api.Session, error) {
+	for _, s := range n.Sessions() {
+		if s.ID == id {
+			return s, nil
+		}
+	}
+	return api.Session{}, &api.Error{Code: api.CodeNotFound, What: "no such session"}
 }
 
 func (n *fakeNode) Dataset(name string) (api.Dataset, error) {
@@ -157,8 +220,8 @@ func (n *fakeNode) RemoveDataset(_ context.Context, name string) error {
 	return nil
 }
 
-// serveAPI puts a daemon's API into the place.
-func (p *place) serveAPI(t *testing.T, node api.Node) {
+// serveAPI puts a daemon's API into the place until stop or the end of the test.
+func (p *place) serveAPI(t *testing.T, node api.Node) (stop func()) {
 	t.Helper()
 	server, err := api.Start(api.Options{
 		Node: node, Logger: slog.New(slog.DiscardHandler), RuntimeDir: p.directory, UserID: uint32(os.Getuid()),
@@ -166,11 +229,13 @@ func (p *place) serveAPI(t *testing.T, node api.Node) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
+	stop = sync.OnceFunc(func() {
 		if err := server.Close(context.Background()); err != nil {
 			t.Error(err)
 		}
 	})
+	t.Cleanup(stop)
+	return stop
 }
 
 // script is what the fake session socket does with one connection.

@@ -22,12 +22,17 @@ var (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	a := &app{
+		clock:       systemClock(),
 		environment: config.System(os.LookupEnv),
+		in:          os.Stdin,
 		out:         os.Stdout,
 		err:         os.Stderr,
-		terminal:    term.IsTerminal(int(os.Stderr.Fd())),
+		terminal:    isTerminal(os.Stderr),
+		screen:      isTerminal(os.Stdin) && isTerminal(os.Stdout),
 	}
 	code := a.run(ctx, os.Args[1:])
 	stop()
 	os.Exit(code)
 }
+
+func isTerminal(file *os.File) bool { return term.IsTerminal(int(file.Fd())) }

@@ -47,6 +47,21 @@ func dialSession(ctx context.Context, directory string) (*session, error) {
 	return s, nil
 }
 
+// withSession finds the daemon and runs do with a connection to its session socket.
+func (a *app) withSession(ctx context.Context, do func(*session) error) error {
+	daemon, err := a.connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer daemon.close()
+	s, err := dialSession(ctx, daemon.directory)
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	return do(s)
+}
+
 func (s *session) close() {
 	s.stop()
 	s.conn.Close()
@@ -80,63 +95,137 @@ func (s *session) refusal(err error) error {
 	return s.lost(err)
 }
 
-// addDataset passes the directory and waits, for as long as the scan takes.
-func (s *session) addDataset(request shm.DatasetAdd, directory int, progress func(shm.ProgressNote)) (shm.DatasetInfo, error) {
-	if err := s.conn.Send(request, sessionPatience, directory); err != nil {
-		return shm.DatasetInfo{}, s.lost(err)
+// scan asks for a scan, with the directory's descriptor if there is one, and waits
+// for as long as it takes.
+func (s *session) scan(request any, progress func(shm.ProgressNote), descriptors ...int) (shm.DatasetInfo, error) {
+	var answer shm.DatasetAnswer
+	err := s.ask(request, shm.TypeDataset, &answer, func(kind string, packet []byte) error {
+		return s.showProgress(kind, packet, progress)
+	}, descriptors...)
+	return answer.Dataset, err
+}
+
+// lint asks for a lint. found is given the findings as they come.
+func (s *session) lint(request shm.DatasetLint, progress func(shm.ProgressNote), found func([]shm.Finding) error, descriptors ...int) (shm.LintSummary, error) {
+	var answer shm.LintAnswer
+	err := s.ask(request, shm.TypeLint, &answer, func(kind string, packet []byte) error {
+		if kind != shm.TypeFindings {
+			return s.showProgress(kind, packet, progress)
+		}
+		var note shm.FindingsNote
+		if err := json.Unmarshal(packet, &note); err != nil {
+			return fmt.Errorf("read the daemon's findings: %w", err)
+		}
+		return found(note.Findings)
+	}, descriptors...)
+	return answer.Summary, err
+}
+
+// sample asks for one sample. Its bytes are in the file, which the caller closes.
+func (s *session) sample(request shm.SampleRequest) (shm.SampleAnswer, *os.File, error) {
+	var answer shm.SampleAnswer
+	if err := s.conn.Send(request, sessionPatience); err != nil {
+		return answer, nil, s.refusal(err)
+	}
+	kind, packet, descriptors, err := s.receiveAll()
+	if err != nil {
+		return answer, nil, err
+	}
+	if kind != shm.TypeSample || len(descriptors) != 1 {
+		shm.CloseAll(descriptors)
+		return answer, nil, s.unexpected(kind)
+	}
+	memory := os.NewFile(uintptr(descriptors[0]), "sample")
+	if err := json.Unmarshal(packet, &answer); err != nil {
+		memory.Close()
+		return answer, nil, fmt.Errorf("read the daemon's answer: %w", err)
+	}
+	return answer, memory, nil
+}
+
+// ask sends a request and waits for its last answer, of type final. between is
+// given what comes before.
+func (s *session) ask(request any, final string, answer any, between func(kind string, packet []byte) error, descriptors ...int) error {
+	if err := s.conn.Send(request, sessionPatience, descriptors...); err != nil {
+		return s.refusal(err)
 	}
 	for {
 		kind, packet, err := s.receive()
 		if err != nil {
-			return shm.DatasetInfo{}, err
+			return err
 		}
-		switch kind {
-		case shm.TypeProgress:
-			var note shm.ProgressNote
-			if err := json.Unmarshal(packet, &note); err != nil {
-				return shm.DatasetInfo{}, fmt.Errorf("read the daemon's progress: %w", err)
+		if kind != final {
+			if err := between(kind, packet); err != nil {
+				return err
 			}
-			progress(note)
-		case shm.TypeDataset:
-			var answer shm.DatasetAnswer
-			if err := json.Unmarshal(packet, &answer); err != nil {
-				return shm.DatasetInfo{}, fmt.Errorf("read the daemon's answer: %w", err)
-			}
-			return answer.Dataset, nil
-		default:
-			return shm.DatasetInfo{}, s.unexpected(kind)
+			continue
 		}
+		if err := json.Unmarshal(packet, answer); err != nil {
+			return fmt.Errorf("read the daemon's answer: %w", err)
+		}
+		return nil
 	}
 }
 
-// receive reads one message. An error message, a goodbye and the end of the
-// connection are errors.
+// showProgress passes a progress note on; it is the only message that may come here.
+func (s *session) showProgress(kind string, packet []byte, progress func(shm.ProgressNote)) error {
+	if kind != shm.TypeProgress {
+		return s.unexpected(kind)
+	}
+	var note shm.ProgressNote
+	if err := json.Unmarshal(packet, &note); err != nil {
+		return fmt.Errorf("read the daemon's progress: %w", err)
+	}
+	progress(note)
+	return nil
+}
+
+// receive reads one message that brings no descriptors.
 func (s *session) receive() (kind string, packet []byte, err error) {
-	packet, descriptors, err := s.conn.ReceiveAny(answerBytesMax)
+	kind, packet, descriptors, err := s.receiveAll()
+	shm.CloseAll(descriptors)
+	return kind, packet, err
+}
+
+// receiveAll reads one message with its descriptors, which the caller closes. An
+// error message, a goodbye and the end of the connection are errors, with which no
+// descriptors come.
+func (s *session) receiveAll() (kind string, packet []byte, descriptors []int, err error) {
+	packet, descriptors, err = s.conn.ReceiveAny(answerBytesMax)
 	if errors.Is(err, io.EOF) {
 		// A daemon that closes before it has read everything resets the connection;
 		// its last message waits behind that report (unix(7), ECONNRESET).
 		packet, descriptors, err = s.conn.ReceiveAny(answerBytesMax)
 	}
-	shm.CloseAll(descriptors) // nothing that this program asks for brings any
-	if err != nil {
-		return "", nil, s.lost(err)
+	if err == nil {
+		kind, err = kindOf(packet)
+	} else {
+		err = s.lost(err)
 	}
+	if err == nil && kind == shm.TypeBye {
+		err = s.lost(io.EOF)
+	}
+	if err != nil {
+		shm.CloseAll(descriptors)
+		return "", nil, nil, err
+	}
+	return kind, packet, descriptors, nil
+}
+
+// kindOf reads a message's type. An error message is returned as an error.
+func kindOf(packet []byte) (string, error) {
 	var envelope shm.Envelope
 	if err := json.Unmarshal(packet, &envelope); err != nil {
-		return "", nil, fmt.Errorf("read the daemon's message: %w", err)
+		return "", fmt.Errorf("read the daemon's message: %w", err)
 	}
-	switch envelope.Type {
-	case shm.TypeError:
-		var answer shm.ErrorAnswer
-		if err := json.Unmarshal(packet, &answer); err != nil {
-			return "", nil, fmt.Errorf("read the daemon's error: %w", err)
-		}
-		return "", nil, &answer.Error
-	case shm.TypeBye:
-		return "", nil, s.lost(io.EOF)
+	if envelope.Type != shm.TypeError {
+		return envelope.Type, nil
 	}
-	return envelope.Type, packet, nil
+	var answer shm.ErrorAnswer
+	if err := json.Unmarshal(packet, &answer); err != nil {
+		return "", fmt.Errorf("read the daemon's error: %w", err)
+	}
+	return "", &answer.Error
 }
 
 // lost says that the daemon is gone or does not answer.

@@ -41,6 +41,16 @@ func TestOutputOfEveryVerbIsGolden(t *testing.T) {
 		"usage-no-argument":     {"dataset", "add", "pets"},
 		"usage-more-arguments":  {"dataset", "info", "pets", "text"},
 		"usage-json":            {"dataset", "info", "--json"},
+		"dataset-info-tar":      {"dataset", "info", "coco"},
+		"help-dataset-lint":     {"dataset", "lint", "--help"},
+		"help-dataset-preview":  {"dataset", "preview", "--help"},
+		"help-top":              {"top", "--help"},
+		"complete-part":         {"__complete", "dataset", "preview", "coco", "--part", ""},
+		"complete-progress":     {"__complete", "index", "build", "coco", "--progress", ""},
+		"complete-index":        {"__complete", "index", "info", ""},
+		"complete-lint-dir":     {"__complete", "dataset", "lint", "./"},
+		"complete-bad":          {"__complete", "dataset", "add", "n", "d", "--bad", ""},
+		"usage-progress":        {"dataset", "add", "n", "/", "--progress", "dance"},
 		"usage-format":          {"dataset", "add", "n", "/", "--format", "xml"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -85,6 +95,7 @@ func TestStatusOfADaemonThatIsNotReady(t *testing.T) {
 func TestEveryVerbSaysThatTheDaemonIsNotRunning(t *testing.T) {
 	for _, args := range [][]string{
 		{"dataset", "ls"}, {"dataset", "info", "x"}, {"dataset", "rm", "x"}, {"status"}, {"dataset", "add", "x", "/"},
+		{"dataset", "preview", "x"}, {"dataset", "lint", "x"}, {"index", "build", "x"}, {"index", "info", "x"}, {"top"}, {"top", "--once", "--json"}, {"stalls"},
 	} {
 		p := newPlace(t)
 		got := p.run(t, args...)

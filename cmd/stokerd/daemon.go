@@ -63,14 +63,19 @@ func start(cfg config.Config) (_ *daemon, err error) {
 	d.api, err = api.Start(api.Options{
 		Node: d.node, Logger: d.log, RuntimeDir: cfg.RuntimeDir, UserID: uint32(os.Getuid()),
 		Admin: cfg.Admin.Enabled, Listen: cfg.API.Listen, Token: token,
+		RequestsPerSecond: cfg.API.RequestsPerSecond,
 	})
 	return d, err
 }
 
 // wait serves until ctx ends or something fails, then stops everything.
 func (d *daemon) wait(ctx context.Context) error {
-	d.log.Info("ready", "version", version, "sessions", d.sessions.Addr().String(),
-		"api", filepath.Join(d.cfg.RuntimeDir, api.SocketName), "data", d.cfg.DataDir, "pid", os.Getpid())
+	places := []any{"version", version, "sessions", d.sessions.Addr().String(),
+		"api", filepath.Join(d.cfg.RuntimeDir, api.SocketName), "data", d.cfg.DataDir, "pid", os.Getpid()}
+	if address := d.api.Address(); address != nil {
+		places = append(places, "tcp", address.String()) // tells the port that was found for port 0
+	}
+	d.log.Info("ready", places...)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return d.node.Serve(d.sessions) })
 	group.Go(func() error {

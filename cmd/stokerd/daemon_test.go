@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io/fs"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -124,5 +125,32 @@ func TestFlagsOverrideTheFileAndMistakesAreSaid(t *testing.T) {
 		if err := run(t.Context(), args); err == nil {
 			t.Errorf("%q was accepted", args)
 		}
+	}
+}
+
+func TestTheAPIIsServedOverTCPAtTheConfiguredRate(t *testing.T) {
+	cfg := testConfig(t)
+	cfg.API = config.API{Listen: "127.0.0.1:0", RequestsPerSecond: 1}
+	d, err := start(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := d.stop(); err != nil {
+			t.Error(err)
+		}
+	}()
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	answers := map[int]int{}
+	for range 10 {
+		response, err := client.Get("http://" + d.api.Address().String() + "/v1/version")
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = response.Body.Close()
+		answers[response.StatusCode]++
+	}
+	if answers[http.StatusOK] < 2 || answers[http.StatusTooManyRequests] == 0 {
+		t.Errorf("10 requests at 1 a second are answered %v", answers)
 	}
 }

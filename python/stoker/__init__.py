@@ -10,11 +10,12 @@ numpy is enough; torch is used where it can be imported, and imported only when
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from ._version import __version__
 from .batch import Batch, Ragged
-from .catalog import DatasetInfo, Progress, add_dataset, dataset_info, list_datasets
+from .catalog import DatasetInfo, PartInfo, Progress, add_dataset, dataset_info, list_datasets, rebuild_dataset
 from .errors import (
     BatchTimeoutError,
     ChangedError,
@@ -34,16 +35,22 @@ from .errors import (
     StaleIteratorError,
     StokerError,
     StokerWarning,
+    TransformError,
     UnavailableError,
     VersionError,
     WorkerError,
 )
-from .stats import SlowBatch, Stats, Waited
+from .lint import Finding, LintSummary, lint_dataset
+from .sample import Sample
+from .stats import FailedSample, SlowBatch, Stats, Waited
+from .transforms import SKIP
 
 if TYPE_CHECKING:
-    from .dataset import BatchIterator, Dataset, Sample
+    from .dataset import Dataset
+    from .iterators import BatchIterator
 
 __all__ = [
+    "SKIP",
     "Batch",
     "BatchIterator",
     "BatchTimeoutError",
@@ -54,13 +61,17 @@ __all__ = [
     "DaemonNotRunningError",
     "Dataset",
     "DatasetInfo",
+    "FailedSample",
+    "Finding",
     "ForkedError",
     "InternalError",
     "InvalidError",
     "LimitError",
+    "LintSummary",
     "NoSpaceError",
     "NotFoundError",
     "OutOfRangeError",
+    "PartInfo",
     "PermissionDeniedError",
     "Progress",
     "ProtocolError",
@@ -71,6 +82,7 @@ __all__ = [
     "Stats",
     "StokerError",
     "StokerWarning",
+    "TransformError",
     "UnavailableError",
     "VersionError",
     "Waited",
@@ -78,15 +90,15 @@ __all__ = [
     "__version__",
     "add_dataset",
     "dataset_info",
+    "lint_dataset",
     "list_datasets",
+    "rebuild_dataset",
 ]
 
-_LAZY = ("BatchIterator", "Dataset", "Sample")
+_LAZY = {"BatchIterator": "iterators", "Dataset": "dataset"}
 
 
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
-        from . import dataset
-
-        return getattr(dataset, name)
+        return getattr(importlib.import_module(f".{_LAZY[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -6,6 +6,7 @@ was built over alive. torch is imported only when :class:`TorchArrays` is made.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from math import prod
 from typing import Any, Final, Protocol
@@ -38,6 +39,9 @@ class Arrays(Protocol):
     def check(self, dtype: str) -> None:
         """Raise InvalidError if the library has no such element type."""
 
+    def stack(self, values: Sequence[Any]) -> Any:
+        """Arrays, or numbers, of several samples as one array with a new first dimension."""
+
 
 class NumpyArrays:
     """Arrays as ndarrays."""
@@ -64,6 +68,10 @@ class NumpyArrays:
 
     def check(self, dtype: str) -> None:
         """See :class:`Arrays`; numpy has them all."""
+
+    def stack(self, values: Sequence[Any]) -> Any:
+        """See :class:`Arrays`."""
+        return np.stack(values)
 
 
 class TorchArrays:
@@ -111,6 +119,17 @@ class TorchArrays:
         """See :class:`Arrays`."""
         if not self.has(dtype):
             raise _no_dtype(dtype, f"torch {self._torch.__version__}")
+
+    def stack(self, values: Sequence[Any]) -> Any:
+        """See :class:`Arrays`. As DataLoader does it."""
+        return self._torch.utils.data.default_collate(list(values))
+
+
+def load_pth(view: memoryview) -> Any:
+    """What ``torch.save`` wrote, which is a pickle: only for data that is trusted. Tensors come to the CPU."""
+    import torch
+
+    return torch.load(io.BytesIO(view), map_location="cpu", weights_only=False)
 
 
 def _name(dtype: Any) -> str:

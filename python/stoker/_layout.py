@@ -63,7 +63,12 @@ HEADER_FIELDS: Final[dict[str, tuple[int, int]]] = {
     "waited_wake_ns": (232, 8),
     "batches_taken": (240, 8),
     "batches_copied": (248, 8),
+    "worst": (320, 8),
+    "worst_1": (400, 8),
 }
+# The trainer's longest waits, from "worst" on: waited_ns, five causes, then sequence, epoch, position, rows.
+WORST_WAITS: Final = 10
+WORST_WORDS: Final = 10
 
 ENTRY_FIELDS: Final[dict[str, tuple[int, int]]] = {
     "sequence": (0, 8),

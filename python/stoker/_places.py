@@ -93,6 +93,11 @@ def _number(name: str) -> int | None:
         ) from None
 
 
+def ranks_on_node() -> int:
+    """How many ranks share this machine: LOCAL_WORLD_SIZE, else 1."""
+    return max(1, _number("LOCAL_WORLD_SIZE") or 1)
+
+
 def job_identity(argument: str | None, environment: Mapping[str, str] | None = None) -> str:
     """What sessions of one job have in common: argument, torchelastic's or SLURM's id, else the process group."""
     environment = os.environ if environment is None else environment

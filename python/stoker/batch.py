@@ -119,14 +119,17 @@ class Batch(dict[str, Any]):
 
     Token datasets give ``x`` and ``y``, int [rows, block_size] each, views of
     one tensor [rows, block_size + 1] that is :attr:`tokens`. Raw datasets give
-    ``data``, a :class:`Ragged` of bytes, and ``label``, int64 [rows].
+    ``data``, a :class:`Ragged` of bytes, and ``label``, int64 [rows]. Tar datasets
+    give one column a part or selection: by the part's type int64 [rows], a list of
+    values (None where a sample lacks the part), or a Ragged of bytes (empty there).
     """
 
-    __slots__ = ("__weakref__", "_entry", "_index", "_waits", "tokens")
+    __slots__ = ("__weakref__", "_entry", "_index", "_present", "_waits", "tokens")
 
     tokens: Any
     _entry: Entry | None
     _index: Any
+    _present: tuple[list[int], tuple[str, ...]] | None  # bit masks by sample, and the columns that bits stand for
     _waits: tuple[int, dict[str, int]] | None
 
     def __init__(self, columns: Mapping[str, Any] | None = None) -> None:
@@ -134,6 +137,7 @@ class Batch(dict[str, Any]):
         self.tokens = None
         self._entry = None
         self._index = None
+        self._present = None
         self._waits = None
 
     @property
@@ -171,17 +175,49 @@ class Batch(dict[str, Any]):
         nanoseconds, causes = self._waits
         return Waited(nanoseconds / 1e9, in_seconds(causes))
 
+    def present(self, column: str) -> Any:
+        """Which samples have a column at all: bool, shape [rows].
+
+        Raises
+        ------
+        InvalidError
+            There is no such column.
+        """
+        if column not in self:
+            raise InvalidError(
+                f"the batch has no column {column!r}", "Batch.present", f"its columns are {', '.join(self)}"
+            )
+        masks, columns = self._present or ([], ())
+        bit = columns.index(column) if column in columns else None
+        there = [True] * self.rows if bit is None else [bool(mask >> bit & 1) for mask in masks]
+        if isinstance(self.index, np.ndarray):
+            return np.array(there, np.bool_)
+        return self.index.new_tensor(there).bool()
+
+    def _numbers(self) -> list[int]:
+        """The sample numbers, without making a tensor of them."""
+        index = self._index
+        return index.numbers() if isinstance(index, _LazyIndex) else list(index.tolist())
+
+    def _own_index(self) -> None:
+        """Let go of the slot for the sample numbers."""
+        if isinstance(self._index, _LazyIndex):
+            self._index.own()
+
     def __copy__(self) -> Batch:
         # torch's collate and pin_memory copy a mapping and then replace its values.
-        return _rebuild(dict(self), self.tokens, self._entry, self._index, self._waits)
+        return _rebuild(dict(self), self.tokens, self._entry, self._index, self._waits, self._present)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (_rebuild, (dict(self), self.tokens, self._entry, self.index, self._waits))
+        return (_rebuild, (dict(self), self.tokens, self._entry, self.index, self._waits, self._present))
 
 
-def _rebuild(columns: dict[str, Any], tokens: Any, entry: Entry | None, index: Any, waits: Any) -> Batch:
+def _rebuild(
+    columns: dict[str, Any], tokens: Any, entry: Entry | None, index: Any, waits: Any, present: Any = None
+) -> Batch:
     batch = Batch(columns)
     batch.tokens, batch._entry, batch._index, batch._waits = tokens, entry, index, waits
+    batch._present = present
     return batch
 
 
@@ -192,6 +228,15 @@ class _LazyIndex:
 
     def __init__(self, arrays: Arrays, buffer: Any, offset: int, rows: int) -> None:
         self.arrays, self.buffer, self.offset, self.rows = arrays, buffer, offset, rows
+
+    def own(self) -> None:
+        with memoryview(self.buffer) as view:
+            self.buffer = bytearray(view[self.offset : self.offset + 8 * self.rows])
+        self.offset = 0
+
+    def numbers(self) -> list[int]:
+        found: list[int] = np.ndarray((self.rows,), np.int64, self.buffer, self.offset).tolist()
+        return found
 
     def make(self) -> Any:
         return self.arrays.over(self.buffer, "int64", (self.rows,), self.offset)
@@ -260,9 +305,9 @@ class BatchBuilder:
         offset, size = table[at], table[at + 1]
         if size != 8 * rows or offset + size > entry.bytes:
             raise _bad_slot(entry, f"the index has {size} bytes at {offset}")
-        if copied:  # nothing else of the slot is wanted, so it need not wait for the batch's end
-            buffer, offset = bytearray(memoryview(buffer)[offset : offset + size]), 0
         batch._index = _LazyIndex(self._arrays, buffer, offset, rows)
+        if copied:  # nothing else of the slot is wanted, so it need not wait for the batch's end
+            batch._own_index()
         return batch
 
     def _tokens(self, batch: Batch, column: Column, offset: int, buffer: Any) -> bool:

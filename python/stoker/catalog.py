@@ -9,11 +9,26 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
-from typing import Any, NamedTuple, TypeVar
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Final, NamedTuple, TypeVar
 
 from .client import Client, read_all
 from .errors import NotFoundError, OutOfRangeError, PermissionDeniedError, ProtocolError, UnavailableError
+from .sample import SampleName
+
+_KEYS_A_REQUEST: Final = (
+    2048  # of the 4096 that the daemon answers at once: they have to fit a packet, whatever they are
+)
+
+
+@dataclass(frozen=True)
+class PartInfo:
+    """One part that samples of a tar dataset have: in how many of them, and its bytes in all and at most."""
+
+    name: str
+    samples: int = 0
+    bytes: int = 0
+    max_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -23,7 +38,9 @@ class DatasetInfo:
     ``state`` is "ready", or "detached" if its directory must be passed again
     with :func:`add_dataset` before it can be read; ``problem`` says why.
     ``skipped`` counts files that were left out, by reason; ``saw`` is what the
-    scan recognised, in words.
+    scan recognised, in words. Of tar datasets, ``parts`` says what samples are made
+    of, ``archives`` counts shards by how they are stored, and ``indexes`` by what
+    became of indexes that lie beside them.
     """
 
     name: str
@@ -39,17 +56,22 @@ class DatasetInfo:
     files: int = 0
     bytes: int = 0
     classes: tuple[str, ...] = ()
+    parts: tuple[PartInfo, ...] = ()
+    archives: dict[str, int] = field(default_factory=dict)
+    indexes: dict[str, int] = field(default_factory=dict)
     skipped: dict[str, int] = field(default_factory=dict)
     saw: str = ""
     problem: str = ""
 
 
 class Progress(NamedTuple):
-    """How far building a dataset's index is."""
+    """How far reading a dataset is; totals are 0 while they are not known."""
 
     files_done: int
     files_total: int
     bytes_done: int
+    bytes_total: int = 0
+    samples_done: int = 0
 
 
 def add_dataset(
@@ -59,6 +81,7 @@ def add_dataset(
     format: str = "auto",
     include: Sequence[str] = (),
     dtype: str = "uint16",
+    bad: str = "fail",
     replace: bool = False,
     progress: Callable[[Progress], None] | None = None,
     runtime_dir: str | os.PathLike[str] | None = None,
@@ -71,12 +94,16 @@ def add_dataset(
         What ``stoker.Dataset(name)`` will refer to.
     directory : path
         Where the files are. Nothing is copied.
-    format : "auto", "raw" or "tokens"
-        Whole files as samples, or files of tokens cut into rows.
+    format : "auto", "raw", "tokens" or "tar"
+        Whole files as samples, files of tokens cut into rows, or tar shards of
+        samples as WebDataset writes them.
     include : sequence of str
         Globs relative to the directory, braces allowed: ``"**/*.{jpg,png}"``. Empty: all files.
     dtype : str
         Element type of token files that do not say it themselves.
+    bad : "fail" or "skip"
+        What to do with damaged files and samples: refuse the dataset, or leave them
+        out; :attr:`DatasetInfo.skipped` counts them.
     replace : bool
         Replace a dataset of this name.
     progress : callable, optional
@@ -97,20 +124,50 @@ def add_dataset(
         "path": os.path.abspath(directory),
         "include": list(include),
         "dtype": dtype,
+        "bad": bad,
         "replace": bool(replace),
     }
-    descriptor = _open_directory(directory)
+    return _info(long_request(request, "dataset", directory, progress_notes(progress), runtime_dir).get("dataset"))
+
+
+def rebuild_dataset(
+    name: str,
+    *,
+    progress: Callable[[Progress], None] | None = None,
+    runtime_dir: str | os.PathLike[str] | None = None,
+) -> DatasetInfo:
+    """Read a dataset's directory again, where it has changed, and build its index anew.
+
+    Sessions that are open keep the index that they have. ``progress`` is called with a
+    :class:`Progress` now and then.
+
+    Raises
+    ------
+    StokerError
+        As :func:`add_dataset`; NotFoundError if there is no dataset of this name.
+    """
+    request = {"type": "dataset_rebuild", "name": name}
+    return _info(long_request(request, "dataset", None, progress_notes(progress), runtime_dir).get("dataset"))
+
+
+def long_request(
+    request: dict[str, Any],
+    answer: str,
+    directory: str | os.PathLike[str] | None,
+    notes: dict[str, Callable[[dict[str, Any]], None]],
+    runtime_dir: str | os.PathLike[str] | None,
+) -> dict[str, Any]:
+    """Ask for something that may take its time, over a connection of its own; ``directory`` goes along."""
+    descriptors = [] if directory is None else [_open_directory(directory)]
     try:
         client = Client(runtime_dir, timeout=None)
         try:
-            answer, _ = client.request(
-                request, "dataset", descriptors=[descriptor], progress=_progress_reader(progress)
-            )
+            return client.request(request, answer, descriptors=descriptors, notes=notes)[0]
         finally:
             client.close()
     finally:
-        os.close(descriptor)
-    return _info(answer.get("dataset"))
+        for descriptor in descriptors:
+            os.close(descriptor)
 
 
 def list_datasets(*, runtime_dir: str | os.PathLike[str] | None = None) -> list[DatasetInfo]:
@@ -144,7 +201,7 @@ _Read = TypeVar("_Read")
 class Found(NamedTuple):
     """One sample's bytes as the daemon sent them, in memory of their own."""
 
-    key: str
+    name: SampleName
     columns: list[dict[str, Any]]
     data: bytearray
 
@@ -161,18 +218,33 @@ class Control:
         self._lock = threading.Lock()
         self._client: Client | None = None
 
-    def sample(self, name: str, index: int, block_size: int | None) -> Found:
-        """Fetch one sample by its number in the dataset.
+    def sample(self, name: str, index: int, more: dict[str, Any]) -> Found:
+        """Fetch one sample by its number in the dataset; ``more`` goes into the request.
 
         Raises
         ------
         OutOfRangeError
             There is no sample of this number.
         """
-        request: dict[str, Any] = {"type": "sample", "dataset": name, "index": index}
-        if block_size is not None:
-            request["block_size"] = block_size
+        request = {"type": "sample", "dataset": name, "index": index, **more}
         return self._ask(request, "sample", lambda answer, descriptors: _found(answer, descriptors, f"{name}[{index}]"))
+
+    def names(self, name: str, more: dict[str, Any], samples: Sequence[int]) -> list[SampleName]:
+        """Files and keys of samples by their numbers; ``more`` goes into the requests.
+
+        Raises
+        ------
+        OutOfRangeError
+            There is no sample of one of the numbers.
+        """
+        found: list[SampleName] = []
+        for begin in range(0, len(samples), _KEYS_A_REQUEST):
+            asked = list(samples[begin : begin + _KEYS_A_REQUEST])
+            request = {"type": "keys", "dataset": name, "samples": asked, **more}
+            found += self._ask(request, "keys", lambda answer, _: _names(answer))
+        if len(found) != len(samples):
+            raise ProtocolError(f"the daemon named {len(found)} of {len(samples)} samples", "session socket")
+        return found
 
     def info(self, name: str) -> DatasetInfo:
         """As :func:`dataset_info`."""
@@ -224,7 +296,8 @@ def _found(answer: dict[str, Any], descriptors: list[int], where: str) -> Found:
                 where,
                 "iterate the Dataset instead, which falls back to the socket",
             )
-        return Found(str(answer.get("key") or ""), answer["columns"], read_all(descriptors[0], size))
+        name = SampleName(str(answer.get("file") or ""), str(answer.get("key") or ""))
+        return Found(name, answer["columns"], read_all(descriptors[0], size))
     finally:
         for descriptor in descriptors:
             os.close(descriptor)
@@ -243,17 +316,43 @@ def _open_directory(directory: str | os.PathLike[str]) -> int:
         ) from error
 
 
-def _progress_reader(progress: Callable[[Progress], None] | None) -> Callable[[dict[str, Any]], None] | None:
+def _names(answer: dict[str, Any]) -> list[SampleName]:
+    keys = answer.get("keys")
+    if not isinstance(keys, list) or not all(isinstance(item, dict) for item in keys):
+        raise ProtocolError(f"the daemon named samples as {answer!r:.200}", "session socket")
+    return [SampleName(str(item.get("file") or ""), str(item.get("key") or "")) for item in keys]
+
+
+def progress_notes(progress: Callable[[Progress], None] | None) -> dict[str, Callable[[dict[str, Any]], None]]:
     if progress is None:
-        return None
+        return {}
     report = progress
-    return lambda message: report(Progress._make(int(message.get(name) or 0) for name in Progress._fields))
+    return {"progress": lambda note: report(Progress._make(int(note.get(name) or 0) for name in Progress._fields))}
 
 
 def _info(described: object) -> DatasetInfo:
-    if not isinstance(described, dict) or not isinstance(described.get("name"), str):
-        raise ProtocolError(f"the daemon described a dataset as {described!r:.200}", "session socket")
-    names = [known.name for known in fields(DatasetInfo)]
-    values = {name: described[name] for name in names if described.get(name) is not None}
-    values["classes"] = tuple(values.get("classes") or ())
-    return DatasetInfo(**values)
+    info = read_record(DatasetInfo, described)
+    parts = tuple(read_record(PartInfo, part) for part in info.parts)
+    return replace(info, classes=tuple(info.classes), parts=parts)
+
+
+_Record = TypeVar("_Record")
+
+
+def read_record(kind: type[_Record], described: object) -> _Record:
+    """A dataclass of what the daemon sent; what is not there keeps its default.
+
+    Raises
+    ------
+    ProtocolError
+        It is no object, or lacks what has no default.
+    """
+    if not isinstance(described, dict):
+        raise ProtocolError(f"the daemon described a {kind.__name__} as {described!r:.200}", "session socket")
+    names = [known.name for known in fields(kind)]  # type: ignore[arg-type]
+    try:
+        return kind(**{name: described[name] for name in names if described.get(name) is not None})
+    except TypeError as error:
+        raise ProtocolError(
+            f"the daemon described a {kind.__name__} as {described!r:.200}: {error}", "session socket"
+        ) from None

@@ -3,7 +3,7 @@
 SEQPACKET Unix socket, one JSON object a packet (UTF-8, at most 65536 bytes),
 descriptors by SCM_RIGHTS on the packet that speaks of them. The client speaks
 first, with ``hello``. Every request gets exactly one final answer: its own type
-or ``error``; ``progress`` may come before it. Without being asked the daemon
+or ``error``; notes such as ``progress`` may come before it. Without being asked the daemon
 sends ``oversized`` (a batch in a memfd of its own, before its entry is published)
 and ``bye``. A message that does not fit a packet travels in a memfd, and the packet
 is ``long`` with its size. End of file is the end of the daemon, or of its patience.
@@ -22,7 +22,7 @@ import select
 import socket
 import sys
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from . import _places
@@ -100,12 +100,13 @@ class Client:
         answer: str,
         *,
         descriptors: Sequence[int] = (),
-        progress: Callable[[Message], None] | None = None,
+        notes: Mapping[str, Callable[[Message], None]] | None = None,
     ) -> tuple[Message, list[int]]:
         """Ask, and wait for the answer of type ``answer``.
 
         Returns the answer and the descriptors that came with it, which are the
-        caller's to close. ``progress`` is called with each progress message.
+        caller's to close. ``notes`` says what to call with the messages that may
+        come before it, by their type; ``progress`` is ignored if it is not there.
 
         Raises
         ------
@@ -115,7 +116,7 @@ class Client:
         """
         try:
             self._send(message, descriptors)
-            return self._answer(str(message["type"]), answer, progress)
+            return self._answer(str(message["type"]), answer, notes or {})
         except (ProtocolError, DaemonGoneError, BatchTimeoutError):
             self.close()
             raise
@@ -214,17 +215,19 @@ class Client:
         except OSError as error:
             raise self._gone(error) from error
 
-    def _answer(self, asked: str, wanted: str, progress: Callable[[Message], None] | None) -> tuple[Message, list[int]]:
+    def _answer(
+        self, asked: str, wanted: str, notes: Mapping[str, Callable[[Message], None]]
+    ) -> tuple[Message, list[int]]:
         while True:
             self._wait_readable(f"answer to {asked}")
             message, descriptors = self._receive()
-            kind = message.get("type")
+            kind = str(message["type"])
             if kind == wanted:
                 return message, descriptors
-            if kind == "progress":
+            if kind == "progress" or kind in notes:
                 _close_all(descriptors)
-                if progress is not None:
-                    progress(message)
+                if note := notes.get(kind):
+                    note(message)
                 continue
             if kind == "error":
                 _close_all(descriptors)

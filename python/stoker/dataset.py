@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import operator
 import os
-from collections.abc import Iterator
-from math import prod
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ._collate import refuse_collating
+from ._retry import connect
 from .batch import Batch, Column, check_conversion, read_columns
 from .catalog import Control, Found
-from .errors import InvalidError, ProtocolError, WorkerError
+from .errors import CorruptError, InvalidError, WorkerError
+from .iterators import BatchIterator, PartsIterator, PooledIterator
 from .options import make_options
+from .pool import Failures
+from .sample import AskNames, Sample, describe, found_columns, found_values, make_sample
 from .stats import Stats
 from .stream import Stream
+from .transforms import OnError, make_plan
 
 try:
     from torch.utils.data import IterableDataset, get_worker_info
@@ -34,21 +42,6 @@ else:
 
     class _Base:
         """Nothing: numpy alone is enough."""
-
-
-class Sample(dict[str, Any]):
-    """One sample: ``x`` and ``y``, or ``data`` (bytes) and ``label`` (int), in memory of its own.
-
-    Attributes
-    ----------
-    key : str
-        Where it comes from, for example the path of its file in the dataset.
-    index : int
-        Its number in the dataset.
-    """
-
-    key: str = ""
-    index: int = -1
 
 
 class Dataset(_Base):
@@ -102,6 +95,37 @@ class Dataset(_Base):
         Of the daemon; else STOKER_RUNTIME_DIR, else the usual places.
     slots : int
         Batches in the ring; 0 for the daemon's default.
+    select : list of str or dict, optional
+        Tar datasets: the parts that are columns, ``["jpg;png", "cls"]`` (the first of
+        ``jpg`` and ``png`` that a sample has is the column ``jpg``) or
+        ``{"image": "jpg;png"}``. None: all that any sample has.
+    missing : "error", "empty", optional
+        Tar datasets: whether a sample may lack a column. None: not if there is a
+        selection. What is lacking is None or empty bytes; see :meth:`Batch.present`.
+    decode : bool
+        Tar datasets: give parts by their types: ``txt`` and its like as str, ``cls`` and
+        its like as numbers, ``json``, ``npy``, ``npz``; all others as bytes. False: all bytes.
+    allow_pickle : bool
+        Read ``pkl``, ``pickle``, ``pyd``, ``pth`` and arrays of objects. That runs
+        whatever code they name, so only if you trust whoever wrote the dataset.
+    transform : callable, optional
+        Called with each :class:`stoker.Sample` in a pool of threads beside the training loop;
+        what it returns goes to ``collate``, in order. :data:`stoker.SKIP` leaves the sample out.
+    batch_transform : callable, optional
+        Instead: called with each :class:`stoker.Batch` there; what it returns is yielded.
+    collate : callable, optional
+        Called there with the list of a batch's results; what it returns is yielded. None: columns
+        of stacked tensors (``default_collate``) or arrays, and lists of text and bytes.
+    transform_threads : int, optional
+        Of the pool. None: this rank's share of the CPUs, at most 16.
+    transform_ahead : int, optional
+        Batches that may be in the pool. None: 4, and one more than threads for
+        ``batch_transform``. Those that the ring has no slots for are copied.
+    on_error : "raise", "skip" or callable
+        What to do when a transform fails: raise a TransformError where the batch would have come
+        (``next()`` goes on after it); leave the sample out (a batch without samples is not
+        yielded; ranks may then differ); or call ``on_error(error, key, index)`` for a
+        replacement or :data:`stoker.SKIP`. :meth:`stats` counts and lists failures.
     """
 
     def __init__(
@@ -126,6 +150,16 @@ class Dataset(_Base):
         transport: str = "auto",
         runtime_dir: str | os.PathLike[str] | None = None,
         slots: int = 0,
+        select: Sequence[str] | Mapping[str, str] | None = None,
+        missing: str | None = None,
+        decode: bool = True,
+        allow_pickle: bool = False,
+        transform: Callable[[Sample], Any] | None = None,
+        batch_transform: Callable[[Batch], Any] | None = None,
+        collate: Callable[[list[Any]], Any] | None = None,
+        transform_threads: int | None = None,
+        transform_ahead: int | None = None,
+        on_error: OnError = "raise",
     ) -> None:
         self._options = make_options(
             name,
@@ -147,36 +181,61 @@ class Dataset(_Base):
             transport=transport,
             runtime_dir=runtime_dir,
             slots=slots,
+            select=select,
+            missing=missing,
+            decode=decode,
+            allow_pickle=allow_pickle,
         )
-        if return_tensors == "torch" and not HAVE_TORCH:
-            raise InvalidError(
-                "return_tensors='torch', but torch cannot be imported here",
-                "return_tensors",
-                "install torch, or pass return_tensors='numpy'",
-            )
-        self._use_torch = HAVE_TORCH and return_tensors != "numpy"
+        self._plan = make_plan(transform, batch_transform, collate, transform_threads, transform_ahead, on_error)
+        self._use_torch = _want_torch(return_tensors)
         self._connectionless()
 
     def _connectionless(self) -> None:
         self._stream = Stream(self._options, self._use_torch)
-        self._control = Control(self._stream.connect)
+        self._control = Control(partial(connect, self._options))
+        self._failures = Failures()
+        self._iterator: Callable[[], BatchIterator | None] = _nothing  # a weak reference on the newest
 
     # Iterating.
 
     def __iter__(self) -> BatchIterator:
         self._refuse_worker()
-        return BatchIterator(self._stream)
+        self._drop_ahead()
+        stream = self._stream
+        token = stream.begin()
+        iterator: BatchIterator
+        if self._plan is not None:
+            iterator = PooledIterator(stream, token, self._plan, self._failures, self._ask_names())
+        elif stream.parts is not None:
+            iterator = PartsIterator(stream, token, self._ask_names())
+        else:
+            iterator = BatchIterator(stream, token)
+        self._iterator = weakref.ref(iterator)
+        return iterator
 
     def __len__(self) -> int:
         """Batches of this rank in a whole epoch; the same for all ranks."""
         return self._options.batches(self.samples)
 
     def __getitem__(self, index: int) -> Sample:
-        """One sample by its number in the dataset, in memory of its own; also in workers and forked children."""
-        found = self._control.sample(self._options.name, int(index), self._options.block_size)
-        sample = Sample(self._columns(found))
-        sample.key, sample.index = found.key, int(index)
-        return sample
+        """One sample by its number in the dataset, in memory of its own; also in workers and forked children.
+
+        Parts are decoded as in batches; ``transform=`` is not applied.
+        """
+        number = int(index)
+        found = self._control.sample(self._options.name, number, {**self._block(), **self._options.selection()})
+        try:
+            return make_sample(self._values(found), number, found.name)
+        except (CorruptError, InvalidError) as error:
+            if error.where:
+                raise
+            raise type(error)(error.what, describe(number, found.name), error.remedy) from error.__cause__
+
+    def keys(self, samples: Batch | Iterable[int]) -> list[str]:
+        """Keys of the samples of a batch, or of these numbers: ``__key__`` of tar samples, else paths."""
+        numbers = samples.index if isinstance(samples, Batch) else samples
+        numbers = numbers.tolist() if hasattr(numbers, "tolist") else [operator.index(number) for number in numbers]
+        return [name.key for name in self._ask_names()(numbers)]
 
     # State.
 
@@ -196,6 +255,7 @@ class Dataset(_Base):
             The state is of another dataset, order or seed.
         """
         self._stream.load_state_dict(state)
+        self._drop_ahead()
 
     def set_epoch(self, epoch: int) -> None:
         """Begin this epoch at the next ``iter()``; keeps a position within it that was loaded."""
@@ -228,10 +288,21 @@ class Dataset(_Base):
 
         ``daemon=True`` asks the daemon for its view as well; call that from the thread that iterates.
         """
-        return self._stream.stats(daemon)
+        failures = self._failures
+        return replace(
+            self._stream.stats(daemon),
+            transform_errors=failures.errors,
+            transform_skipped=failures.skipped,
+            transform_failures=tuple(failures.listed),
+        )
 
     def close(self) -> None:
-        """End the session and close the connections. Batches stay valid; iterating opens a new session."""
+        """End the session, the threads of a pool and the connections.
+
+        Batches stay valid; iterating opens a new session, and reads again what was
+        not yielded.
+        """
+        self._drop_ahead()
         self._stream.close()
         self._control.close()
 
@@ -242,10 +313,11 @@ class Dataset(_Base):
     # Pickling: settings and position travel, connections do not.
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"options": self._options, "use_torch": self._use_torch, "position": self.state_dict()}
+        position = self.state_dict()
+        return {"options": self._options, "plan": self._plan, "use_torch": self._use_torch, "position": position}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self._options = state["options"]
+        self._options, self._plan = state["options"], state["plan"]
         self._use_torch = state["use_torch"] and HAVE_TORCH
         self._connectionless()
         self._stream.load_state_dict(state["position"])
@@ -266,20 +338,28 @@ class Dataset(_Base):
         else:
             self._stream.describe()
 
-    def _columns(self, found: Found) -> dict[str, Any]:
-        sample: dict[str, Any] = {}
+    def _drop_ahead(self) -> None:
+        """Stop what the newest iterator prepares."""
+        iterator = self._iterator()
+        if iterator is not None:
+            iterator._drop()
+
+    def _block(self) -> dict[str, Any]:
+        block_size = self._options.block_size
+        return {} if block_size is None else {"block_size": block_size}
+
+    def _ask_names(self) -> AskNames:
+        """Asks for names of the samples of the index in use; refers to no session."""
+        index = {"index_id": self._stream.index_id} if self._stream.index_id else {}
+        return partial(self._control.names, self._options.name, {**self._block(), **index})
+
+    def _values(self, found: Found) -> dict[str, Any]:
         columns = read_columns(found.columns)
         check_conversion(columns, self._options.dtype, self._options.name)
-        for column, described in zip(columns, found.columns, strict=True):
-            array = _sample_array(column, described, found)
-            if column.name == "tokens":
-                tokens = self._tokens(column, array)
-                sample["x"], sample["y"] = tokens[:-1], tokens[1:]
-            elif column.shape:
-                sample[column.name] = array.tobytes() if column.dtype == "uint8" else array
-            else:
-                sample[column.name] = array.item()
-        return sample
+        if columns[0].name == "tokens" and self._options.block_size is not None:
+            tokens = self._tokens(columns[0], found_columns(columns, found)["tokens"])
+            return {"x": tokens[:-1], "y": tokens[1:]}
+        return found_values(columns, found, self._options)
 
     def _tokens(self, column: Column, array: np.ndarray[Any, Any]) -> Any:
         arrays = self._stream.arrays()
@@ -290,37 +370,15 @@ class Dataset(_Base):
         return arrays.over(array, column.dtype, array.shape, 0)
 
 
-def _sample_array(column: Column, described: dict[str, Any], found: Found) -> np.ndarray[Any, Any]:
-    offset, kind = described.get("offset"), np.dtype(column.dtype)
-    if not isinstance(offset, int) or offset < 0:
-        offset = len(found.data) + 1
-    shape = column.shape
-    if column.ragged:
-        shape = (int(described.get("bytes") or 0) // kind.itemsize,)
-    if offset + prod(shape) * kind.itemsize > len(found.data):
-        raise ProtocolError(f"column {column.name} of a sample lies outside of its {len(found.data)} bytes", found.key)
-    array: np.ndarray[Any, Any] = np.ndarray(shape, kind, found.data, offset)
-    return array
+def _want_torch(return_tensors: str | None) -> bool:
+    if return_tensors == "torch" and not HAVE_TORCH:
+        raise InvalidError(
+            "return_tensors='torch', but torch cannot be imported here",
+            "return_tensors",
+            "install torch, or pass return_tensors='numpy'",
+        )
+    return HAVE_TORCH and return_tensors != "numpy"
 
 
-class BatchIterator(Iterator[Batch]):
-    """One epoch of a Dataset. Made by ``iter(dataset)``, which makes an older one stale."""
-
-    def __init__(self, stream: Stream) -> None:
-        self._stream = stream
-        self._token = stream.begin()
-
-    def __iter__(self) -> BatchIterator:
-        return self
-
-    def __next__(self) -> Batch:
-        return self._stream.next_batch(self._token)
-
-    def state_dict(self) -> dict[str, Any]:
-        """As :meth:`Dataset.state_dict`."""
-        return self._stream.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """As :meth:`Dataset.load_state_dict`; this iterator goes on from there."""
-        self._stream.load_state_dict(state)
-        self._token = self._stream.begin()
+def _nothing() -> None:
+    """A weak reference on nothing."""

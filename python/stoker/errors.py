@@ -29,6 +29,7 @@ __all__ = [
     "StaleIteratorError",
     "StokerError",
     "StokerWarning",
+    "TransformError",
     "UnavailableError",
     "VersionError",
     "WorkerError",
@@ -192,6 +193,41 @@ class WorkerError(StokerError):
     """A Dataset was iterated inside a DataLoader worker."""
 
     code = "worker"
+
+
+class TransformError(StokerError):
+    """What ``transform=``, ``batch_transform=`` or ``collate=`` raised; ``__cause__`` is the original.
+
+    Attributes
+    ----------
+    key, file : str
+        Of the sample that it failed on, of a batch's first sample if it failed on
+        a whole batch; empty if the daemon could not be asked.
+    index : int
+        That sample's number in the dataset.
+    """
+
+    code = "transform"
+
+    def __init__(
+        self,
+        what: str,
+        where: str = "",
+        remedy: str = "",
+        *,
+        code: str | None = None,
+        key: str = "",
+        file: str = "",
+        index: int = -1,
+    ) -> None:
+        super().__init__(what, where, remedy, code=code)
+        self.key = key
+        self.file = file
+        self.index = index
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        place = {"key": self.key, "file": self.file, "index": self.index}
+        return (*super().__reduce__(), place)
 
 
 class _Codes:

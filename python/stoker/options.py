@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from . import _places
+from ._select import Select, make_select
 from .errors import InvalidError
 
 ORDERS: Final = ("global", "windowed", "sequential")
 TRANSPORTS: Final = ("auto", "ring", "socket")
 TENSORS: Final = ("torch", "numpy", None)
+MISSING: Final = ("error", "empty", None)
 _FEWEST_SLOTS: Final = 4  # the batch in use, the next one, and two for the daemon
 
 
@@ -38,6 +40,10 @@ class Options:
     transport: str
     runtime_dir: str | None
     slots: int
+    select: Select | None
+    missing: str | None
+    decode: bool
+    allow_pickle: bool
 
     def open_request(self, epoch: int, consumed: int, index_id: str, order_version: int) -> dict[str, Any]:
         """The ``open`` message, without its transport."""
@@ -60,6 +66,15 @@ class Options:
         }
         if self.block_size is not None:
             request["block_size"] = self.block_size
+        return {**request, **self.selection()}
+
+    def selection(self) -> dict[str, Any]:
+        """What requests say about columns; nothing where the daemon's defaults are wanted."""
+        request: dict[str, Any] = {}
+        if self.select is not None:
+            request["select"] = [{"name": name, "parts": list(parts)} for name, parts in self.select]
+        if self.missing is not None:
+            request["missing"] = self.missing
         return request
 
     def batches(self, samples: int) -> int:
@@ -89,6 +104,10 @@ def make_options(
     transport: str,
     runtime_dir: str | os.PathLike[str] | None,
     slots: int,
+    select: Any,
+    missing: str | None,
+    decode: bool,
+    allow_pickle: bool,
 ) -> Options:
     """Check and complete what a user passed to :class:`stoker.Dataset`.
 
@@ -126,6 +145,10 @@ def make_options(
         transport=str(_one_of("transport", transport, TRANSPORTS)),
         runtime_dir=None if runtime_dir is None else os.fspath(runtime_dir),
         slots=slots,
+        select=make_select(select),
+        missing=_one_of("missing", missing, MISSING),
+        decode=bool(decode),
+        allow_pickle=bool(allow_pickle),
     )
 
 

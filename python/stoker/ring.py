@@ -86,6 +86,7 @@ _WAITED: Final = word64("waited_ns")
 _WAITED_BY_CAUSE: Final = tuple(
     (cause, word64(f"waited_{cause}_ns")) for cause in CAUSES if f"waited_{cause}_ns" in _layout.HEADER_FIELDS
 )
+_WORST: Final = word64("worst")
 _READY: Final = word32("ready_word")
 _DAEMON_WAITING: Final = word32("daemon_waiting")
 _TRAINER_WAITING: Final = word32("trainer_waiting")
@@ -311,6 +312,17 @@ class Ring:
         self._words64[_WAITED] = total
         for cause, word in _WAITED_BY_CAUSE:
             self._words64[word] = by_cause[cause]
+
+    def publish_worst(self, place: int, waited: int, causes: dict[str, int], entry: Entry) -> None:
+        """Write one of the longest waits, the one numbered ``place``, where the daemon's ``stalls`` reads it."""
+        words = self._words64
+        at = _WORST + place * _layout.WORST_WORDS
+        words[at] = 0  # nothing is there while it is written
+        for offset, (cause, _) in enumerate(_WAITED_BY_CAUSE):
+            words[at + 1 + offset] = causes[cause]
+        words[at + 6], words[at + 7] = entry.sequence, entry.epoch
+        words[at + 8], words[at + 9] = entry.position, entry.rows
+        words[at] = waited
 
     def close(self) -> None:
         """Stop giving slots back: the session has ended. Live views stay valid."""

@@ -68,6 +68,9 @@ class Source(Protocol):
     def waited(self, nanoseconds: int, total: int, by_cause: dict[str, int]) -> None:
         """Take note of a wait and of the session's sums so far, in nanoseconds."""
 
+    def worst(self, place: int, nanoseconds: int, causes: dict[str, int], entry: Entry) -> None:
+        """Take note of one of the session's longest waits, the one numbered ``place``."""
+
     def close(self) -> None:
         """End; buffers that were given out stay valid."""
 
@@ -138,6 +141,10 @@ class RingSource:
         self.ring.waited(nanoseconds)
         self.ring.publish_waits(total, by_cause)
 
+    def worst(self, place: int, nanoseconds: int, causes: dict[str, int], entry: Entry) -> None:
+        """See :class:`Source`."""
+        self.ring.publish_worst(place, nanoseconds, causes, entry)
+
     def close(self) -> None:
         """See :class:`Source`."""
         self.ring.close()
@@ -185,6 +192,9 @@ class SocketSource:
     def waited(self, nanoseconds: int, total: int, by_cause: dict[str, int]) -> None:
         """See :class:`Source`. The daemon sees the requests themselves."""
 
+    def worst(self, place: int, nanoseconds: int, causes: dict[str, int], entry: Entry) -> None:
+        """See :meth:`waited`."""
+
     def close(self) -> None:
         """See :class:`Source`."""
 
@@ -222,6 +232,7 @@ class Session:
         self.halted = False
         self._waited = 0
         self._waited_by_cause = dict.fromkeys(CAUSES, 0)
+        self._worst = [0] * _layout.WORST_WAITS
         self._first_wanted = 0  # entries of a smaller sequence are from before a seek
         self._take = source.take
 
@@ -254,12 +265,17 @@ class Session:
         self._first_wanted = first
         self.epoch, self.consumed, self.halted = epoch, consumed, False
 
-    def waited(self, nanoseconds: int, causes: dict[str, int]) -> None:
-        """Add a wait to the session's sums, which the daemon's metrics show."""
+    def waited(self, nanoseconds: int, causes: dict[str, int], entry: Entry) -> None:
+        """Add the wait for a batch to the session's sums, which the daemon's metrics and ``stoker stalls`` show."""
         self._waited += nanoseconds
         for cause, share in causes.items():
             self._waited_by_cause[cause] += share
         self.source.waited(nanoseconds, self._waited, self._waited_by_cause)
+        least = min(self._worst)
+        if nanoseconds > least:
+            place = self._worst.index(least)
+            self._worst[place] = nanoseconds
+            self.source.worst(place, nanoseconds, causes, entry)
 
     def error(self, entry: Entry) -> StokerError:
         """The error that an entry of kind error carries."""

@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 
 from ._layout import FLAG_OVERSIZED, Entry
 
-CAUSES: Final = ("disk", "index", "order", "ring", "wake", "other")
+CAUSES: Final = ("disk", "index", "order", "ring", "wake", "other", "transform")
 _WORST_KEPT: Final = 10
 
 
@@ -24,7 +24,8 @@ class Waited(NamedTuple):
         daemon was reading; ``index``: looking up where samples lie; ``order``:
         computing which samples come; ``ring``: waiting for a free slot, that is
         for the consumer; ``wake``: the batch was done, but not yet here;
-        ``other``: the daemon had not yet begun the batch.
+        ``other``: the daemon had not yet begun the batch; ``transform``: the pool
+        of ``transform=`` was not done with it.
     """
 
     seconds: float
@@ -51,6 +52,7 @@ def attribute(asked: int, got: int, entry: Entry) -> dict[str, int]:
         "ring": order - wait_slot,
         "wake": got - done,
         "other": wait_slot - asked,
+        "transform": 0,
     }
 
 
@@ -66,6 +68,26 @@ class SlowBatch(NamedTuple):
     epoch: int
     position: int
     causes: dict[str, float]
+
+
+@dataclass(frozen=True)
+class FailedSample:
+    """A sample that a transform failed on.
+
+    Attributes
+    ----------
+    key, file : str
+        Its key and the file it lies in; empty if the daemon could not be asked.
+    index : int
+        Its number in the dataset.
+    error : str
+        What the transform raised, in words.
+    """
+
+    key: str
+    file: str
+    index: int
+    error: str
 
 
 @dataclass(frozen=True)
@@ -100,6 +122,11 @@ class Stats:
         "ring" (shared memory) or "socket" (copies); None before connecting.
     daemon : dict or None
         The daemon's own view of the session, if it was asked for.
+    transform_errors, transform_skipped : int
+        Samples that a transform failed on, and samples that were left out of
+        their batch, by ``on_error`` or by :data:`stoker.SKIP`.
+    transform_failures : tuple of FailedSample
+        The first 100 samples that a transform failed on.
     """
 
     batches: int
@@ -118,6 +145,9 @@ class Stats:
     first_batch_seconds: float | None
     transport: str | None
     daemon: dict[str, Any] | None = field(default=None)
+    transform_errors: int = 0
+    transform_skipped: int = 0
+    transform_failures: tuple[FailedSample, ...] = ()
 
 
 class Recorder:
@@ -154,7 +184,11 @@ class Recorder:
     def wait(self, asked: int, got: int, entry: Entry) -> dict[str, int]:
         """A batch was waited for from ``asked`` to ``got``; returns the causes."""
         causes = attribute(asked, got, entry)
-        waited = got - asked
+        self.add_wait(got - asked, causes, entry)
+        return causes
+
+    def add_wait(self, waited: int, causes: dict[str, int], entry: Entry) -> None:
+        """A batch was waited for, for reasons that are known; ``causes`` add up to ``waited``."""
         self.waited += waited
         by_cause = self.by_cause
         for cause, nanoseconds in causes.items():
@@ -165,7 +199,6 @@ class Recorder:
             heapq.heappush(self._worst, item)
         elif waited > self._worst[0][0]:
             heapq.heapreplace(self._worst, item)
-        return causes
 
     def snapshot(self, *, copied: int, kept: int, transport: str | None, daemon: dict[str, Any] | None) -> Stats:
         """The sums as the user sees them; ``copied`` and ``kept`` are the current session's."""

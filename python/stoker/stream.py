@@ -5,22 +5,26 @@ daemon has prepared ahead. A new iterator starts there if nothing was yielded
 since the position was set (by load, by set_epoch, by the end of an epoch), else
 at the start of the same epoch, as a new iterator over a list starts at its
 start. All ranks agree on it as long as they call the same methods.
+
+A pool of ``transform=`` takes batches (:meth:`Stream.fetch`) before their results
+are yielded (:meth:`Stream.passed`). What it has taken is not in the position, and
+matters only where a session is opened again in between.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple
 
 from ._arrays import Arrays, NumpyArrays, TorchArrays
+from ._decode import Parts, make_parts
 from ._layout import KIND_BATCH, KIND_END_OF_EPOCH, KIND_ERROR, Entry
+from ._retry import NOBODY_THERE, connect, dial, first, retry
+from ._state import STATE_VERSION, check_state
 from .batch import Batch, BatchBuilder, check_conversion
-from .client import Client
 from .errors import (
     DaemonGoneError,
-    DaemonNotRunningError,
     ForkedError,
     InvalidError,
     ProtocolError,
@@ -30,13 +34,21 @@ from .errors import (
 )
 from .options import Options, whole
 from .session import SOCKET, Session, open_session
-from .stats import Recorder, Stats
+from .stats import Recorder, Stats, attribute
 
-STATE_VERSION: Final = 1
-_NOBODY_THERE: Final = (DaemonNotRunningError, DaemonGoneError)
-_TRY_AGAIN: Final = (*_NOBODY_THERE, UnavailableError)
+_TRY_AGAIN: Final = (*NOBODY_THERE, UnavailableError)
 
-_Result = TypeVar("_Result")
+
+class Fetched(NamedTuple):
+    """An entry that was taken ahead of what is yielded.
+
+    ``batch`` is None at the end of an epoch; ``causes`` are the nanoseconds that
+    taking it waited, by cause, None if it was ready.
+    """
+
+    entry: Entry
+    batch: Batch | None
+    causes: dict[str, int] | None
 
 
 class Stream:
@@ -57,9 +69,11 @@ class Stream:
         self.consumed = 0
         self.samples: int | None = None
         self.classes: tuple[str, ...] = ()
+        self.parts: Parts | None = None  # what has to be done to the columns of batches, if anything
+        self._fetched: tuple[int, int] | None = None  # where a pool stands that is ahead of what is yielded
         self._yielded = False  # since the position was set
         self._next_epoch: int | None = None  # set_epoch, until the next iterator
-        self._index_id = ""  # expected from the daemon; empty before it is known
+        self.index_id = ""  # which sample numbers belong to; empty before it is known
         self._order_version = 0
         self._token = 0  # of the iterator that may go on
         self._finished = True
@@ -79,6 +93,7 @@ class Stream:
         self._token += 1
         self.epoch, self.consumed = self._start()
         self._yielded, self._next_epoch, self._finished = False, None, False
+        self._fetched = None
         self.recorder.iterating()
         self._began = time.monotonic_ns()
         self._continue()
@@ -96,8 +111,10 @@ class Stream:
                 session = self._continue()
             entry = session.take()
             if entry is None:
-                entry, waits = self._wait(asked)
+                entry = self._wait()
                 session = self._session or session
+                if entry.kind == KIND_BATCH:
+                    waits = self._waited(session, asked, entry)
             if entry.kind != KIND_BATCH:
                 self._no_batch(session, entry)
             assert self._builder is not None
@@ -119,23 +136,78 @@ class Stream:
         if recorder.first_batch is None and self._first_iterator is not None:
             recorder.first_batch = now - self._first_iterator
 
-    def _wait(self, asked: int) -> tuple[Entry, tuple[int, dict[str, int]] | None]:
+    def _wait(self) -> Entry:
         """Wait for an entry, over the end of a daemon if reconnecting is wanted."""
         while True:
             session = self._session or self._continue()
             try:
-                entry = session.wait()
-                break
+                return session.wait()
             except DaemonGoneError as error:
                 if not self.options.reconnect:
                     raise
                 self._reconnect(error)
-        if entry.kind != KIND_BATCH:
-            return entry, None
+
+    def _waited(self, session: Session, asked: int, entry: Entry) -> tuple[int, dict[str, int]]:
         got = time.monotonic_ns()
         causes = self.recorder.wait(asked, got, entry)
-        session.waited(got - asked, causes)
-        return entry, (got - asked, causes)
+        session.waited(got - asked, causes, entry)
+        return got - asked, causes
+
+    # For a pool, which is ahead of what is yielded.
+
+    def check(self, token: int) -> None:
+        """Raise what :meth:`next_batch` raises if the iterator ``token`` cannot go on."""
+        if token != self._token or self._finished or os.getpid() != self._pid:
+            self._refuse(token)
+
+    def fetch(self, at: tuple[int, int], block: bool) -> Fetched | None:
+        """Take the entry at the position ``at``, without counting it; None if it is not there and ``block`` is false.
+
+        ``at`` is (epoch, consumed): where the last entry ended that the pool still
+        has, else what is yielded. Raises what :meth:`next_batch` raises.
+        """
+        asked = time.monotonic_ns()
+        self._fetched = at
+        session, batch, causes = self._session, None, None
+        try:
+            if session is None or session.halted or (session.epoch, session.consumed) != at:
+                session = self._continue()
+            entry = session.take()
+            if entry is None:
+                if not block:
+                    return None
+                entry = self._wait()
+                session = self._session or session
+                causes = attribute(asked, got := time.monotonic_ns(), entry)
+                if entry.kind == KIND_BATCH:
+                    session.waited(got - asked, causes, entry)
+            if entry.kind == KIND_END_OF_EPOCH:
+                session.epoch, session.consumed = session.epoch + 1, 0
+            elif entry.kind != KIND_BATCH:
+                self._no_batch(session, entry)
+            else:
+                assert self._builder is not None
+                batch = self._builder.build(session.source.own(entry), entry)
+                session.epoch, session.consumed = entry.epoch, entry.samples_consumed
+        except BaseException as error:
+            self._failed(error)
+            raise
+        return Fetched(entry, batch, causes)
+
+    def passed(self, entry: Entry) -> None:
+        """Move the position over an entry that was fetched."""
+        if entry.kind == KIND_END_OF_EPOCH:
+            self.epoch, self.consumed = self.epoch + 1, 0
+            self._yielded, self._finished = False, True
+        else:
+            self.epoch, self.consumed, self._yielded = entry.epoch, entry.samples_consumed, True
+
+    def record(self, entry: Entry, skipped: int, asked: int, waits: tuple[int, dict[str, int]] | None) -> None:
+        """Count an entry whose batch, without ``skipped`` samples, is about to be yielded."""
+        self._record(entry, asked if waits is None else asked + waits[0])
+        self.recorder.samples -= skipped
+        if waits is not None:
+            self.recorder.add_wait(*waits, entry)
 
     def _no_batch(self, session: Session, entry: Entry) -> None:
         """Handle an entry that is no batch; always raises."""
@@ -192,7 +264,7 @@ class Stream:
         state: dict[str, Any] = {
             "v": STATE_VERSION,
             "dataset": options.name,
-            "index_id": self._index_id,
+            "index_id": self.index_id,
             "order": options.order,
             "order_version": self._order_version,
             "seed": options.seed,
@@ -209,7 +281,7 @@ class Stream:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """See :meth:`stoker.Dataset.load_state_dict`."""
-        self._check_state(state)
+        check_state(state, self.state_dict())
         try:
             epoch, consumed = (whole(key, state[key], 0) for key in ("epoch", "samples_consumed"))
             order_version = whole("order_version", state["order_version"], 0)
@@ -217,7 +289,7 @@ class Stream:
             raise InvalidError(
                 f"the state names no position: {error.what}", "state", "pass what state_dict() returned, unchanged"
             ) from None
-        self._index_id = str(state["index_id"]) or self._index_id
+        self.index_id = str(state["index_id"]) or self.index_id
         self._order_version = order_version or self._order_version
         self.epoch, self.consumed = epoch, consumed
         self._yielded, self._next_epoch = False, None
@@ -226,28 +298,6 @@ class Stream:
     def set_epoch(self, epoch: int) -> None:
         """See :meth:`stoker.Dataset.set_epoch`."""
         self._next_epoch = whole("epoch", epoch, 0)
-
-    def _check_state(self, state: dict[str, Any]) -> None:
-        missing = [key for key in self.state_dict() if key not in state]
-        if missing:
-            raise InvalidError(f"the state lacks {', '.join(missing)}", "state", "pass what state_dict() returned")
-        if state["v"] != STATE_VERSION:
-            raise InvalidError(
-                f"the state is of version {state['v']}, this release reads {STATE_VERSION}",
-                "state",
-                "use the release that wrote it",
-            )
-        mine = self.state_dict()
-        same = ("dataset", "order", "seed", "window", "block_size")
-        known = tuple(key for key in ("index_id", "order_version") if mine[key] and state[key])
-        for key in same + known:
-            if state.get(key) != mine.get(key):
-                raise InvalidError(
-                    f"the state was taken with {key}={state.get(key)!r}, this Dataset has {mine.get(key)!r}: "
-                    "its positions mean other samples",
-                    "state",
-                    f"make the Dataset with the same {key}; another batch_size, rank or world_size is fine",
-                )
 
     # Sessions.
 
@@ -262,10 +312,11 @@ class Stream:
 
     def describe_only(self) -> None:
         """As :meth:`describe`, with a session that ends at once: for a DataLoader worker."""
-        request = self.options.open_request(*self._start(), self._index_id, self._order_version)
-        session = open_session(self.connect, request, SOCKET)
+        request = self.options.open_request(*self._start(), self.index_id, self._order_version)
+        session = open_session(lambda: connect(self.options), request, SOCKET)
         session.close()
         check_conversion(session.opened.columns, self.options.dtype, self.options.name)
+        make_parts(session.opened.format, session.opened.columns, self.options)
         self.samples, self.classes = session.opened.samples, session.opened.classes
 
     def drop_session(self) -> None:
@@ -278,7 +329,7 @@ class Stream:
     def close(self) -> None:
         """As :meth:`drop_session`; afterwards a forked child may iterate."""
         self.drop_session()
-        self._pid = None
+        self._pid = self._fetched = None
 
     def stats(self, daemon: bool) -> Stats:
         """See :meth:`stoker.Dataset.stats`."""
@@ -288,16 +339,14 @@ class Stream:
         return self.recorder.snapshot(
             copied=source.copied if source else 0,
             kept=source.held if source else 0,
-            transport=source.transport if source else None,
+            transport=self.transport,
             daemon=theirs,
         )
 
-    def connect(self) -> Client:
-        """A new connection to the daemon; with ``reconnect`` it waits for one."""
-        return self._first(self._connect)
-
-    def _connect(self) -> Client:
-        return Client(self.options.runtime_dir, timeout=self.options.timeout)
+    @property
+    def transport(self) -> str | None:
+        """How batches come: "ring" or "socket"; None without a session."""
+        return self._session.source.transport if self._session else None
 
     def arrays(self) -> Arrays:
         """What tensors are made with."""
@@ -308,7 +357,7 @@ class Stream:
         session = self._session
         if session is not None:
             try:
-                session.seek(self.epoch, self.consumed)
+                session.seek(*self._reached())
                 return session
             except DaemonGoneError as error:
                 if self.options.reconnect:
@@ -317,41 +366,46 @@ class Stream:
             except BaseException:
                 self.drop_session()
                 raise
-        return self._open_first(self.epoch, self.consumed)
+        return self._open_first(*self._reached())
+
+    def _reached(self) -> tuple[int, int]:
+        """The position of the next entry that is wanted."""
+        return self._fetched or (self.epoch, self.consumed)
 
     def _open_first(self, epoch: int, consumed: int) -> Session:
-        return self._first(lambda: self._open(epoch, consumed))
+        return first(self.options, lambda: self._open(epoch, consumed))
 
     def _open(self, epoch: int, consumed: int) -> Session:
         options = self.options
-        request = options.open_request(epoch, consumed, self._index_id, self._order_version)
-        session = open_session(self._connect, request, options.transport)
+        request = options.open_request(epoch, consumed, self.index_id, self._order_version)
+        session = open_session(lambda: dial(options), request, options.transport)
         try:
             check_conversion(session.opened.columns, options.dtype, options.name)
             self._builder = BatchBuilder(session.opened.columns, self.arrays(), options.dtype)
+            parts = make_parts(session.opened.format, session.opened.columns, options)
             self._check_opened(session)
         except BaseException:
             session.close()
             raise
         opened = session.opened
-        self._index_id, self._order_version = opened.index_id, opened.order_version
-        self.samples, self.classes = opened.samples, opened.classes
+        self.index_id, self._order_version = opened.index_id, opened.order_version
+        self.samples, self.classes, self.parts = opened.samples, opened.classes, parts
         self._pid = os.getpid()
         self._session = session
         return session
 
     def _check_opened(self, session: Session) -> None:
         opened = session.opened
-        if self._index_id and opened.index_id != self._index_id:
+        if self.index_id and opened.index_id != self.index_id:
             raise ProtocolError(
-                f"the daemon opened index {opened.index_id}, asked for {self._index_id}", self.options.name
+                f"the daemon opened index {opened.index_id}, asked for {self.index_id}", self.options.name
             )
 
     def _reconnect(self, error: StokerError) -> Session:
         """Wait for a new daemon and go on where the user is; old batches stay valid."""
         self.drop_session()
         try:
-            session = self._retry(lambda: self._open(self.epoch, self.consumed), _TRY_AGAIN)
+            session = retry(self.options, lambda: self._open(*self._reached()), _TRY_AGAIN)
         except _TRY_AGAIN as again:
             raise DaemonGoneError(
                 f"{error.what}; no new one within {self.options.reconnect_timeout} s ({again.what})",
@@ -360,39 +414,3 @@ class Stream:
             ) from again
         self.recorder.reconnects += 1
         return session
-
-    def _first(self, attempt: Callable[[], _Result]) -> _Result:
-        """Make an attempt that needs a daemon; with ``reconnect``, wait for one to be started."""
-        if not self.options.reconnect:
-            return attempt()
-        try:
-            return self._retry(attempt, _NOBODY_THERE)
-        except _NOBODY_THERE as error:
-            raise type(error)(
-                f"{error.what}; waited {self.options.reconnect_timeout} s for it, as reconnect=True asks for",
-                error.where,
-                error.remedy,
-            ) from error
-
-    def _retry(self, attempt: Callable[[], _Result], kinds: tuple[type[StokerError], ...]) -> _Result:
-        """Make an attempt again and again after errors of ``kinds``, for at most ``reconnect_timeout``."""
-        until, number = time.monotonic() + self.options.reconnect_timeout, 0
-        while True:
-            try:
-                return attempt()
-            except kinds:
-                if not _wait_backoff(number, until):
-                    raise
-                number += 1
-
-
-def _wait_backoff(attempt: int, until: float) -> bool:
-    """Sleep before attempt number ``attempt`` (from 0), at most until the monotonic time ``until``.
-
-    Returns False when the time is up.
-    """
-    left = until - time.monotonic()
-    if left <= 0:
-        return False
-    time.sleep(min(left, 1.0, 0.02 * 2 ** min(attempt, 6)))
-    return True

@@ -2,9 +2,11 @@
 
 :class:`FakeRing` is the producer's side of a ring. :class:`FakeDaemon` listens on
 a session socket and lets a function behave as it likes on each connection;
-:class:`Polite` is a behaviour that serves made-up token datasets correctly.
+:class:`Polite` is a behaviour that serves made-up datasets correctly.
 
-Sample i of such a dataset is the row ``i, i + 1, ... i + block_size`` (mod 65536).
+Sample i of a token dataset is the row ``i, i + 1, ... i + block_size`` (mod 65536).
+Samples of a tar dataset are given, as dictionaries of parts; sample i has the key
+``dir/i`` with six digits and lies in shard ``i // 10``.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -70,6 +72,32 @@ def raw_batch(contents: Sequence[bytes], labels: Sequence[int]) -> bytes:
     rows = len(contents)
     index = np.arange(rows, dtype=np.int64)
     return pack_batch([(values, offsets), (np.array(labels, np.int64), None), (index, None)], rows)
+
+
+def parts_batch(
+    samples: Sequence[int], contents: Sequence[Mapping[str, bytes]], columns: Sequence[tuple[str, Sequence[str]]]
+) -> bytes:
+    """The batch of these samples of a tar dataset; ``columns`` are names with the parts that they may be."""
+    packed: list[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any] | None]] = []
+    masks = np.zeros(len(samples), np.int64)
+    for bit, (_, parts) in enumerate(columns):
+        found = [first_part(contents[sample], parts) for sample in samples]
+        masks |= np.array([(part is not None) << bit for part in found], np.int64).reshape(-1)
+        values = [part or b"" for part in found]
+        offsets = np.cumsum([0, *map(len, values)], dtype=np.int64)
+        packed.append((np.frombuffer(b"".join(values), np.uint8), offsets))
+    if lacking(contents, columns):
+        packed.append((masks, None))
+    packed.append((np.array(samples, np.int64), None))
+    return pack_batch(packed, len(samples))
+
+
+def first_part(sample: Mapping[str, bytes], parts: Sequence[str]) -> bytes | None:
+    return next((sample[part] for part in parts if part in sample), None)
+
+
+def lacking(contents: Sequence[Mapping[str, bytes]], columns: Sequence[tuple[str, Sequence[str]]]) -> bool:
+    return any(first_part(sample, parts) is None for sample in contents for _, parts in columns)
 
 
 class FakeRing:
@@ -177,6 +205,10 @@ class FakeRing:
         os.close(self.descriptor)
 
 
+class Refused(Exception):
+    """Answered with an error of these: code, what, where."""
+
+
 class Gone(Exception):
     """The client closed its connection."""
 
@@ -201,6 +233,14 @@ class FakeConnection:
 
     def send(self, message: Message | bytes, descriptors: Sequence[int] = ()) -> None:
         packet = message if isinstance(message, bytes) else json.dumps(message).encode()
+        if isinstance(message, dict) and len(packet) > _layout.PACKET_BYTES:
+            memory = os.memfd_create("fake-long", os.MFD_CLOEXEC)
+            try:
+                os.pwrite(memory, packet, 0)
+                self.send({"type": "long", "bytes": len(packet)}, [memory, *descriptors])
+            finally:
+                os.close(memory)
+            return
         try:
             socket.send_fds(self.socket, [packet], list(descriptors))
         except (BrokenPipeError, ConnectionResetError):
@@ -294,7 +334,7 @@ class FakeDaemon:
 
 @dataclass
 class Polite:
-    """Serves a made-up token dataset as stokerd does, in sequential order, rank 0 of 1.
+    """Serves a made-up dataset as stokerd does, in sequential order, rank 0 of 1: of tokens, or of ``contents``.
 
     ``oversized`` batches (by number in the epoch) come in a memfd of their own,
     whose pages are taken back as soon as the slot that stands for it is released;
@@ -303,6 +343,8 @@ class Polite:
     """
 
     samples: int = 40
+    contents: Sequence[Mapping[str, bytes]] | None = None
+    findings: Sequence[Message] = ()
     slots: int = 4
     slot_bytes: int = 4096
     index_id: str = "index-1"
@@ -316,6 +358,44 @@ class Polite:
     requests: list[Message] = field(default_factory=list)
     rings: list[FakeRing] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        if self.contents is not None:
+            self.samples = len(self.contents)
+
+    def selected(self, request: Message) -> list[tuple[str, Sequence[str]]]:
+        """The columns that a request asks for."""
+        assert self.contents is not None
+        names = sorted({part for sample in self.contents for part in sample})
+        select = request.get("select") or [{"name": name, "parts": [name]} for name in names]
+        columns = [(item["name"], item["parts"]) for item in select]
+        missing = request.get("missing") or ("error" if "select" in request else "empty")
+        if missing == "error" and lacking(self.contents, columns):
+            raise Refused("invalid", "a sample lacks a column", "shard-000.tar")
+        return columns
+
+    def columns(self, request: Message) -> list[Message]:
+        """What the columns of a session are."""
+        if self.contents is None:
+            shape = [request.get("block_size", 8) + 1]
+            return [{"name": "tokens", "dtype": "uint16", "shape": shape, "ragged": False}]
+        columns = self.selected(request)
+        described = [{"name": name, "dtype": "uint8", "shape": [], "ragged": True} for name, _ in columns]
+        if lacking(self.contents, columns):
+            described.append({"name": "__present__", "dtype": "int64", "shape": [], "ragged": False})
+        return described
+
+    def batch(self, request: Message, first: int, count: int) -> bytes:
+        """Samples as a session gives them."""
+        samples = range(first, first + count)
+        if self.contents is None:
+            return token_batch(samples, request.get("block_size", 8))
+        return parts_batch(samples, self.contents, self.selected(request))
+
+    def name_of(self, sample: int) -> Message:
+        if not 0 <= sample < self.samples:
+            raise Refused("out_of_range", f"sample {sample} does not exist", "made-up")
+        return {"file": f"shard-{sample // 10:03}.tar", "key": f"dir/{sample:06}"}
+
     def __call__(self, connection: FakeConnection) -> None:
         self.requests.append(connection.hello(**self.hello))
         request = connection.receive()
@@ -327,15 +407,71 @@ class Polite:
 
     def _answer_other(self, connection: FakeConnection, request: Message) -> None:
         while True:
-            connection.send({"type": "error", "error": {"code": "invalid", "what": f"no {request['type']} here"}})
+            try:
+                self._answer_one(connection, request)
+            except Refused as refused:
+                code, what, where = refused.args
+                connection.send({"type": "error", "error": {"code": code, "what": what, "where": where}})
             request = connection.receive()
             self.requests.append(request)
+
+    def _answer_one(self, connection: FakeConnection, request: Message) -> None:
+        kind = request["type"]
+        if kind == "keys":
+            connection.send({"type": "keys", "keys": [self.name_of(sample) for sample in request["samples"]]})
+        elif kind == "sample" and self.contents is not None:
+            self._send_sample(connection, request)
+        elif kind == "dataset_rebuild":
+            progress = {"files_done": 1, "files_total": 2, "bytes_done": 5, "bytes_total": 10, "samples_done": 3}
+            connection.send({"type": "progress", **progress})
+            parts = [{"name": "cls", "samples": 4, "bytes": 8, "max_bytes": 2}]
+            described = {"name": request["name"], "format": "tar", "parts": parts, "archives": {"tar": 2}}
+            connection.send({"type": "dataset", "dataset": described})
+        elif kind == "dataset_lint":
+            connection.send({"type": "progress", "files_done": 1, "samples_done": 3})
+            for finding in self.findings:
+                connection.send({"type": "findings", "findings": [finding]})
+            summary = {
+                "format": "tar",
+                "files": 2,
+                "samples": 9,
+                "bytes": 99,
+                "findings": {"tiny shard": 1},
+                "notes": 1,
+            }
+            connection.send({"type": "lint", "summary": summary})
+        else:
+            raise Refused("invalid", f"no {kind} here", "")
+
+    def _send_sample(self, connection: FakeConnection, request: Message) -> None:
+        number = request["index"]
+        name, described, content = self.name_of(number), self.columns(request), bytearray()
+        assert self.contents is not None
+        columns, mask = self.selected(request), 0
+        for bit, (column, (_, parts)) in enumerate(zip(described, columns, strict=False)):
+            part = first_part(self.contents[number], parts)
+            mask |= (part is not None) << bit
+            column.update(offset=len(content), bytes=len(part or b""), shape=[len(part or b"")])
+            content += part or b""
+        if len(described) > len(columns):
+            content += bytes(-len(content) % 8)
+            described[-1].update(offset=len(content), bytes=8)
+            content += mask.to_bytes(8, "little")
+        for column in described:
+            del column["ragged"]
+        descriptor = os.memfd_create("fake-sample", os.MFD_CLOEXEC)
+        try:
+            os.write(descriptor, content)
+            answer = {"type": "sample", **name, "columns": described, "bytes": len(content)}
+            connection.send(answer, [descriptor])
+        finally:
+            os.close(descriptor)
 
 
 class PoliteSession:
     def __init__(self, polite: Polite, connection: FakeConnection, request: Message) -> None:
         self.polite, self.connection = polite, connection
-        self.batch_size, self.block_size = request["batch_size"], request.get("block_size", 8)
+        self.batch_size, self.request = request["batch_size"], request
         self.socket_only = request["transport"] == "socket"
         self.ring = FakeRing(polite.slots, polite.slot_bytes)
         polite.rings.append(self.ring)
@@ -357,13 +493,21 @@ class PoliteSession:
             "index_id": polite.index_id,
             "order_version": 1,
             "samples": polite.samples,
-            "format": "tokens",
-            "columns": [{"name": "tokens", "dtype": "uint16", "shape": [self.block_size + 1], "ragged": False}],
+            "format": "tokens" if polite.contents is None else "tar",
+            "columns": self._columns(request),
             "classes": [],
             "ring": {"total_bytes": ring.total_bytes, "slots": ring.slots},
         }
         passed = polite.pass_descriptor and not self.socket_only
         self.connection.send({**answer, **polite.opened}, [ring.descriptor] if passed else [])
+
+    def _columns(self, request: Message) -> list[Message]:
+        try:
+            return self.polite.columns(request)
+        except Refused as refused:
+            code, what, where = refused.args
+            self.connection.send({"type": "error", "error": {"code": code, "what": what, "where": where}})
+            raise Gone from None
 
     def _plan(self, epoch: int, consumed: int) -> Iterator[tuple[int, int, int]]:
         """(epoch, first sample, samples) of each batch; no samples at the end of an epoch."""
@@ -411,9 +555,9 @@ class PoliteSession:
             text = {"code": "changed", "what": "photo.jpg changed", "where": "photo.jpg", "remedy": "put it back"}
             ring.publish(KIND_ERROR, json.dumps(text).encode(), epoch=epoch)
             return
-        content = token_batch(range(first, first + count), self.block_size)
+        content = polite.batch(self.request, first, count)
         fields = {"rows": count, "epoch": epoch, "position": first, "samples_consumed": first + count}
-        fields["source_bytes"] = count * (self.block_size + 1) * 2
+        fields["source_bytes"] = count * (self.request.get("block_size", 8) + 1) * 2
         if first // self.batch_size in polite.oversized:
             fields["flags"] = FLAG_OVERSIZED
             self._send_oversized(ring.published + 1, content)
@@ -449,7 +593,7 @@ class PoliteSession:
 
     def _send_next(self) -> None:
         epoch, first, count = next(self.plan)
-        content = token_batch(range(first, first + count), self.block_size) if count else b""
+        content = self.polite.batch(self.request, first, count) if count else b""
         self.ring.published += 1
         kind = KIND_BATCH if count else KIND_END_OF_EPOCH
         entry = [self.ring.published, kind, NO_SLOT, 0, len(content), count, 0, epoch, first, first + count]

@@ -189,7 +189,7 @@ def test_progress_before_the_answer_is_passed_on(tmp_path: Path) -> None:
     seen: list[stoker.Progress] = []
     with FakeDaemon(tmp_path, behave):
         info = stoker.add_dataset("n", tmp_path / "data", include="*.bin", progress=seen.append, runtime_dir=tmp_path)
-    assert seen == [(1, 2, 10), (2, 2, 20)]
+    assert seen == [stoker.Progress(1, 2, 10), stoker.Progress(2, 2, 20)]
     assert (info.name, info.samples) == ("n", 2)
 
 

@@ -16,13 +16,13 @@ def entry(marks: tuple[int, int, int, int, int] = (10, 20, 30, 40, 50), **fields
 
 
 def test_each_phase_is_its_own_cause() -> None:
-    expected = {"other": 10, "ring": 10, "order": 10, "index": 10, "disk": 10, "wake": 5}
+    expected = {"other": 10, "ring": 10, "order": 10, "index": 10, "disk": 10, "wake": 5, "transform": 0}
     assert attribute(0, 55, entry()) == expected
 
 
 def test_only_the_overlap_with_the_wait_counts() -> None:
-    assert attribute(45, 60, entry()) == {"other": 0, "ring": 0, "order": 0, "index": 0, "disk": 5, "wake": 10}
-    assert attribute(15, 25, entry()) == {"other": 0, "ring": 5, "order": 5, "index": 0, "disk": 0, "wake": 0}
+    assert attribute(45, 60, entry()) == {**dict.fromkeys(CAUSES, 0), "disk": 5, "wake": 10}
+    assert attribute(15, 25, entry()) == {**dict.fromkeys(CAUSES, 0), "ring": 5, "order": 5}
 
 
 def test_a_batch_that_was_done_before_it_was_asked_for_cost_only_the_wake_up() -> None:

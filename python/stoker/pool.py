@@ -1,0 +1,419 @@
+"""The threads that run transforms, and what they do to one batch.
+
+Who does what
+    The thread that iterates takes batches and submits each as a :class:`Work`. A
+    work is one or more calls, which any thread of the pool runs; the one that
+    finishes last puts the results together. The iterating thread waits for the
+    oldest work, so results come in order. Nobody else touches ring or socket.
+
+Memory
+    A work refers to its batch, and so to its slot, until its last call has ended;
+    afterwards only results do. A thread that has nothing to do refers to nothing.
+
+Ending
+    The threads know a :class:`_Shared`, never a :class:`Pool`: a pool that nobody
+    refers to stops them. They are daemon threads, so that a transform that never
+    returns cannot keep the interpreter from ending; at its end they are told to
+    stop and waited for, because a thread that is inside a library while its
+    interpreter goes can crash the process. A forked child has none of them.
+
+Errors
+    What a transform raises is its sample's, whatever it is; also StopIteration,
+    which would end an epoch in silence. What is no Exception (KeyboardInterrupt,
+    SystemExit) is raised by the iterating thread at once.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from functools import partial
+from queue import SimpleQueue
+from typing import Any, Final, NamedTuple
+
+from ._gather import Gather
+from ._layout import Entry
+from .batch import Batch
+from .errors import StokerError, TransformError
+from .sample import Names, Rows, SampleName, describe
+from .stats import FailedSample
+from .transforms import LEAVE_OUT, RAISE, SKIP, Plan
+
+FAILURES_LISTED: Final = 100
+_PATIENCE_SECONDS: Final = 10.0  # for what threads are doing when they are told to stop
+_REMEDY: Final = (
+    "look at the cause, which is shown above; on_error='skip' leaves such samples out, next() goes on after"
+)
+_REMEDIES: Final = {
+    "collate": "return values of one shape and type for all samples, or pass a collate= that can put them together",
+    "on_error": "correct the function that was passed as on_error=",
+}
+_STOP: Final = object()  # in place of a result: there is an error to be raised
+
+
+class _Shared:
+    """What the threads of a pool share with it."""
+
+    def __init__(self) -> None:
+        self.pid = os.getpid()
+        self.calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self.changed = threading.Condition(threading.Lock())
+        self.stopped = False
+        self.urgent: BaseException | None = None
+        self.threads: list[threading.Thread] = []
+
+    def stop(self) -> None:
+        """Make the threads end after the sample that they are at. Takes no lock: a collector may call it anywhere."""
+        if os.getpid() == self.pid:
+            self.calls.put(None)  # one is enough, and one step: an interruption leaves no thread behind
+        self.stopped = True
+
+    def join(self, until: float) -> None:
+        """Wait for the threads' end, at most until the monotonic time ``until``."""
+        if os.getpid() == self.pid:
+            for thread in self.threads:
+                if thread is not threading.current_thread():
+                    thread.join(max(0.0, until - time.monotonic()))
+
+
+_running: weakref.WeakSet[_Shared] = weakref.WeakSet()
+
+
+def _stop_all() -> None:
+    running, until = list(_running), time.monotonic() + _PATIENCE_SECONDS
+    for shared in running:
+        shared.stop()
+    for shared in running:
+        shared.join(until)
+
+
+atexit.register(_stop_all)
+os.register_at_fork(after_in_child=_running.clear)
+
+
+def _serve(shared: _Shared) -> None:
+    while (call := shared.calls.get()) is not None and not shared.stopped:
+        call()
+        del call  # or this thread would keep a batch while it waits for the next
+    shared.calls.put(None)  # for the next thread
+
+
+class Pool:
+    """Threads for one iterator.
+
+    Parameters
+    ----------
+    count : int
+        How many.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._shared = shared = _Shared()
+        for number in range(count):
+            name = f"stoker-transform-{number}"
+            shared.threads.append(threading.Thread(target=_serve, args=(shared,), name=name, daemon=True))
+        self._forgotten = weakref.finalize(self, shared.stop)
+        self._forgotten.atexit = False  # _stop_all is there for that
+        _running.add(shared)
+        for thread in shared.threads:
+            thread.start()
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it was stopped: what is not done will never be."""
+        return self._shared.stopped
+
+    def submit(self, work: Work) -> None:
+        """Begin with a work; those submitted before it come first."""
+        for call in work.calls(self._shared, len(self._shared.threads)):
+            self._shared.calls.put(call)
+
+    def wait(self, work: Work, seconds: float | None) -> None:
+        """Wait until a work is done, or the pool is stopped, or the time is up.
+
+        Raises
+        ------
+        BaseException
+            What a transform raised that is no Exception, in whichever work.
+        """
+        shared = self._shared
+        with shared.changed:
+            if not (work.done or shared.stopped or shared.urgent):
+                shared.changed.wait(seconds)
+            urgent, shared.urgent = shared.urgent, None
+        if urgent is not None:
+            raise urgent
+
+    def stop(self, join: bool) -> None:
+        """Stop the threads; ``join``: wait for the samples that they are at, at most 10 s."""
+        shared = self._shared
+        if shared.stopped or shared.pid != os.getpid():
+            return
+        shared.stop()
+        with shared.changed:
+            shared.changed.notify_all()
+        if join:
+            shared.join(time.monotonic() + _PATIENCE_SECONDS)
+
+
+class Failures:
+    """Samples that transforms failed on, over the life of a Dataset. One thread records."""
+
+    def __init__(self) -> None:
+        self.errors = 0
+        self.skipped = 0
+        self.listed: list[FailedSample] = []
+
+    def add(self, work: Work) -> None:
+        """Count what happened in a work that is done."""
+        self.errors += work.errors
+        self.skipped += work.skipped
+        self.listed += work.failed[: FAILURES_LISTED - len(self.listed)]
+
+
+class _Raised(NamedTuple):
+    """What has to be raised for a row: where in the work the error came from."""
+
+    row: int
+    step: str
+    error: BaseException
+
+
+def _words(error: BaseException, length: int) -> str:
+    """An error's type and at most ``length`` characters of what it says."""
+    try:
+        text = f"{error.where}: {error.what}" if isinstance(error, StokerError) else str(error)
+    except Exception:  # a __str__ of the user's
+        text = "(it cannot be shown)"
+    return f"{type(error).__name__}: {text:.{length}}"
+
+
+class Work:
+    """One batch on its way through a pool.
+
+    Attributes
+    ----------
+    entry : Entry
+        The batch's.
+    done : bool
+        The rest is known.
+    value : Any
+        What is to be yielded, unless ``error`` or ``empty``.
+    error : TransformError or None
+        What is to be raised instead.
+    empty : bool
+        All samples were left out.
+    errors, skipped : int
+        Samples that the transform failed on; samples that were left out.
+    failed : list of FailedSample
+        The former, in their order, at most 100. Of a batch that is to be raised it is
+        the one sample, however many failed before the others were stopped.
+    """
+
+    def __init__(self, plan: Plan, entry: Entry, names: Names, dataset: str) -> None:
+        self.entry = entry
+        self.done = False
+        self.value: Any = None
+        self.error: TransformError | None = None
+        self.empty = False
+        self.errors = 0
+        self.skipped = 0
+        self.failed: list[FailedSample] = []
+        self._plan = plan
+        self._names = names
+        self._numbers = names.numbers
+        self._dataset = dataset
+        self._raised: list[_Raised] = []
+        self._failures: list[tuple[int, FailedSample]] = []  # by row
+
+    def calls(self, shared: _Shared, threads: int) -> list[Callable[[], None]]:
+        """What has to be called, by any threads, for the work to be done."""
+        raise NotImplementedError
+
+    def _fail(self, shared: _Shared, row: int, step: str, error: BaseException) -> Any:
+        """Handle what a transform raised; returns a replacement, SKIP, or _STOP if it is to be raised."""
+        if not isinstance(error, Exception):
+            return self._raise(shared, row, step, error)
+        self._list(row, error)
+        on_error = self._plan.on_error
+        if on_error == LEAVE_OUT:
+            return SKIP
+        if isinstance(on_error, str):
+            return self._raise(shared, row, step, error)
+        try:
+            name, number = self._sample(row)
+            return on_error(error, name.key, number)
+        except BaseException as own:
+            return self._raise(shared, row, "on_error", own)
+
+    def _raise(self, shared: _Shared, row: int, step: str, error: BaseException) -> Any:
+        frames = error.__traceback__
+        error = error.with_traceback(frames.tb_next if frames else None)  # without ours, which refers to this work
+        self._raised.append(_Raised(row, step, error))
+        if not isinstance(error, Exception):
+            with shared.changed:
+                shared.urgent = error
+                shared.changed.notify_all()
+        return _STOP
+
+    def _list(self, row: int, error: Exception) -> None:
+        if len(self._failures) < FAILURES_LISTED:
+            name, number = self._sample(row)
+            self._failures.append((row, FailedSample(name.key, name.file, number, _words(error, 300))))
+
+    def _sample(self, row: int) -> tuple[SampleName, int]:
+        """Name and number of a row; nothing if the batch has none."""
+        return (self._names.try_row(row), self._numbers[row]) if self._numbers else (SampleName("", ""), -1)
+
+    def _end(self, shared: _Shared) -> None:
+        """Say that the work is done."""
+        failures = sorted(self._failures, key=lambda failure: failure[0])
+        if self._raised:
+            first = min(self._raised, key=lambda raised: raised.row)
+            self.error, self.skipped = self._transform_error(first), 0
+            if first.step != "collate" and self._plan.on_error == RAISE:
+                failures = [failure for failure in failures if failure[0] == first.row]
+                self.errors = 1
+        self.failed = [failed for _, failed in failures]
+        self._raised, self._failures = [], []
+        with shared.changed:
+            self.done = True
+            shared.changed.notify_all()
+
+    def _transform_error(self, raised: _Raised) -> TransformError:
+        row, step, cause = raised
+        name, number = self._sample(row)
+        error = TransformError(
+            f"{step} raised {_words(cause, 500)}",
+            f"{self._dataset}: {describe(number, name)}",
+            _REMEDIES.get(step, _REMEDY),
+            key=name.key,
+            file=name.file,
+            index=number,
+        )
+        error.__cause__ = cause
+        return error
+
+
+class SampleWork(Work):
+    """A batch whose samples are transformed one by one, and then put together."""
+
+    def __init__(self, plan: Plan, entry: Entry, rows: Rows, gather: Gather, dataset: str) -> None:
+        super().__init__(plan, entry, rows.names, dataset)
+        self._rows: Rows | None = rows
+        self._collate = plan.collate or gather
+        self._results: list[list[Any]] = []
+        self._left = 0
+
+    def calls(self, shared: _Shared, threads: int) -> list[Callable[[], None]]:
+        """See :class:`Work`. Each thread gets an equal share of the samples, in a row."""
+        rows = len(self._numbers)
+        share = max(1, -(-rows // threads))
+        begins = range(0, max(1, rows), share)
+        self._left = len(begins)
+        self._results = [[] for _ in begins]
+        return [
+            partial(self._call, shared, results, begin, min(begin + share, rows))
+            for results, begin in zip(self._results, begins, strict=True)
+        ]
+
+    def _call(self, shared: _Shared, results: list[Any], begin: int, end: int) -> None:
+        skipped = errors = 0
+        try:
+            skipped, errors = self._share(shared, results, begin, end)
+        except BaseException as error:  # not a transform's: those are handled there
+            self._raise(shared, begin, "handling an error", error)
+        with shared.changed:
+            self.skipped += skipped
+            self.errors += errors
+            self._left -= 1
+            last = self._left == 0
+        if last and not shared.stopped:
+            self._rows = None  # the slot is free, but for what results refer to
+            self._put_together(shared)
+            self._end(shared)
+
+    def _share(self, shared: _Shared, results: list[Any], begin: int, end: int) -> tuple[int, int]:
+        """Transform some rows, up to one that is to be raised; returns how many were left out, and how many failed."""
+        rows, transform = self._rows, self._plan.transform
+        assert rows is not None
+        skipped = errors = 0
+        for row in range(begin, end):
+            if shared.stopped:
+                break
+            step = "reading it"
+            try:
+                sample = rows[row]
+                step = "transform"
+                result = sample if transform is None else transform(sample)
+            except BaseException as error:
+                errors += 1
+                result = self._fail(shared, row, step, error)
+            if result is _STOP:
+                break
+            if result is SKIP:
+                skipped += 1
+            else:
+                results.append(result)
+        return skipped, errors
+
+    def _put_together(self, shared: _Shared) -> None:
+        results = [result for share in self._results for result in share]
+        self._results = []
+        if self._raised:
+            return
+        self.empty = not results and bool(self._numbers)
+        if self.empty:
+            return
+        try:
+            self.value = self._collate(results)
+        except BaseException as error:
+            self._raise(shared, 0, "collate", error)
+
+
+class BatchWork(Work):
+    """A batch that is transformed as a whole."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        entry: Entry,
+        batch: Batch,
+        prepare: Callable[[Batch, Names], Batch],
+        names: Names,
+        dataset: str,
+    ) -> None:
+        super().__init__(plan, entry, names, dataset)
+        self._batch: Batch | None = batch
+        self._prepare = prepare
+
+    def calls(self, shared: _Shared, threads: int) -> list[Callable[[], None]]:
+        """See :class:`Work`."""
+        return [partial(self._call, shared)]
+
+    def _call(self, shared: _Shared) -> None:
+        if shared.stopped:
+            return
+        result = self._transform(shared)
+        if result is SKIP:
+            self.empty, self.skipped = True, len(self._numbers)
+        elif result is not _STOP:
+            self.value = result
+        del result
+        self._end(shared)
+
+    def _transform(self, shared: _Shared) -> Any:
+        batch, self._batch, step = self._batch, None, "reading it"
+        assert batch is not None
+        assert self._plan.batch_transform is not None
+        try:
+            batch = self._prepare(batch, self._names)
+            step = "batch_transform"
+            return self._plan.batch_transform(batch)
+        except BaseException as error:
+            self.errors = 1
+            return self._fail(shared, 0, step, error)

@@ -95,6 +95,12 @@ fuzz: ## run every fuzz target in turn (FUZZTIME=30s each)
 bench: build setup ## compare with other loaders, write BENCH_JSON (QUICK=1: the short run)
 	bin/stoker bench compare $(if $(QUICK),--quick) --json '$(BENCH_JSON)'
 
+.PHONY: docs
+docs: ## write anew what of docs/ is generated: man pages, the API's reference, the list of metrics
+	$(need_go)
+	go test ./loader/api -run Generated -update
+	go run ./cmd/stoker man docs/man
+
 .PHONY: pins
 pins: ## renew python/requirements/constraints.txt (PYTHONS="python3.10 ... python3.13")
 	$(or $(PYTHON),python3) $(tools)/pins.py $(or $(PYTHONS),python3.10 python3.11 python3.12 python3.13)

@@ -109,7 +109,7 @@ def main() -> None:
         transform=decode,
         on_error="skip",  # leave out what cannot be decoded, and count it
     )
-    # The Dataset makes the batches and the daemon reads ahead, so the loader does neither; `for ... in ds` does the same.
+    # The Dataset makes batches, the daemon reads ahead: the loader does neither. `for ... in ds` does the same.
     loader: DataLoader[Any] = DataLoader(ds, batch_size=None, num_workers=0)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.manual_seed(0)

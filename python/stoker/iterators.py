@@ -138,6 +138,8 @@ class PooledIterator(BatchIterator):
                     if run is self._run:  # stopped by the interpreter's end
                         self._drop()
                     continue
+            if run.pool is not None:
+                run.pool.passed()
             if head.error is None and not head.empty:
                 return self._yield(run, head, asked, causes)
             self._pass(run, head)
@@ -202,11 +204,11 @@ class PooledIterator(BatchIterator):
         assert pool is not None
         while not head.done and not pool.stopped:
             if not self._has_room(run):
-                pool.wait(head, None)
+                pool.wait(None)
             elif self._stream.transport == SOCKET:  # nothing is there before it is asked for
                 self._fetch(run, block=True)
             elif self._fetch(run, block=False) is None:
-                pool.wait(head, _LOOK_SECONDS)
+                pool.wait(_LOOK_SECONDS)
         return head.done
 
     # Yielding.

@@ -25,14 +25,16 @@ Errors
 
 from __future__ import annotations
 
+import _thread
 import atexit
+import contextlib
 import os
 import threading
 import time
 import weakref
 from collections.abc import Callable
 from functools import partial
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any, Final, NamedTuple
 
 from ._gather import Gather
@@ -56,28 +58,42 @@ _STOP: Final = object()  # in place of a result: there is an error to be raised
 
 
 class _Shared:
-    """What the threads of a pool share with it."""
+    """What the threads of a pool share with it.
 
-    def __init__(self) -> None:
+    The iterating thread may be interrupted by Ctrl-C at any instruction. So it takes
+    no lock that the others need; it puts into queues, and takes out of them, which
+    is one step each.
+    """
+
+    def __init__(self, count: int) -> None:
         self.pid = os.getpid()
+        self.count = count
         self.calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
-        self.changed = threading.Condition(threading.Lock())
+        self.news: SimpleQueue[None] = SimpleQueue()  # one for each work that is done, and for all else to look at
+        self.ended: SimpleQueue[None] = SimpleQueue()  # one for each thread that has ended
+        self.lock = threading.Lock()  # the threads' own
         self.stopped = False
         self.urgent: BaseException | None = None
-        self.threads: list[threading.Thread] = []
 
     def stop(self) -> None:
-        """Make the threads end after the sample that they are at. Takes no lock: a collector may call it anywhere."""
+        """Make the threads end after the sample that they are at. A collector may call it anywhere."""
         if os.getpid() == self.pid:
-            self.calls.put(None)  # one is enough, and one step: an interruption leaves no thread behind
+            self.calls.put(None)  # each thread passes it on
         self.stopped = True
+        self.news.put(None)
 
     def join(self, until: float) -> None:
         """Wait for the threads' end, at most until the monotonic time ``until``."""
-        if os.getpid() == self.pid:
-            for thread in self.threads:
-                if thread is not threading.current_thread():
-                    thread.join(max(0.0, until - time.monotonic()))
+        try:
+            for _ in range(self.count if os.getpid() == self.pid else 0):
+                self.ended.get(timeout=max(0.0, until - time.monotonic()))
+        except Empty:
+            return
+
+    def interrupt(self, error: BaseException) -> None:
+        """Have the iterating thread raise an error at once."""
+        self.urgent = error
+        self.news.put(None)
 
 
 _running: weakref.WeakSet[_Shared] = weakref.WeakSet()
@@ -95,11 +111,27 @@ atexit.register(_stop_all)
 os.register_at_fork(after_in_child=_running.clear)
 
 
+def _begin(shared: _Shared) -> None:
+    """Start the threads of a pool; in a thread of its own, for an interrupted start would leave a broken one."""
+    started = 0
+    try:
+        for number in range(shared.count):
+            name = f"stoker-transform-{number}"
+            threading.Thread(target=_serve, args=(shared,), name=name, daemon=True).start()
+            started += 1
+    except Exception as error:  # the machine has no more
+        for _ in range(started, shared.count):
+            shared.ended.put(None)
+        shared.interrupt(error)
+        shared.stop()
+
+
 def _serve(shared: _Shared) -> None:
     while (call := shared.calls.get()) is not None and not shared.stopped:
         call()
         del call  # or this thread would keep a batch while it waits for the next
-    shared.calls.put(None)  # for the next thread
+    shared.calls.put(None)
+    shared.ended.put(None)
 
 
 class Pool:
@@ -112,15 +144,11 @@ class Pool:
     """
 
     def __init__(self, count: int) -> None:
-        self._shared = shared = _Shared()
-        for number in range(count):
-            name = f"stoker-transform-{number}"
-            shared.threads.append(threading.Thread(target=_serve, args=(shared,), name=name, daemon=True))
+        self._shared = shared = _Shared(count)
         self._forgotten = weakref.finalize(self, shared.stop)
         self._forgotten.atexit = False  # _stop_all is there for that
         _running.add(shared)
-        for thread in shared.threads:
-            thread.start()
+        _thread.start_new_thread(_begin, (shared,))
 
     @property
     def stopped(self) -> bool:
@@ -129,11 +157,11 @@ class Pool:
 
     def submit(self, work: Work) -> None:
         """Begin with a work; those submitted before it come first."""
-        for call in work.calls(self._shared, len(self._shared.threads)):
+        for call in work.calls(self._shared):
             self._shared.calls.put(call)
 
-    def wait(self, work: Work, seconds: float | None) -> None:
-        """Wait until a work is done, or the pool is stopped, or the time is up.
+    def wait(self, seconds: float | None) -> None:
+        """Wait until there is news: a work may be done, the pool may be stopped; or until the time is up.
 
         Raises
         ------
@@ -141,23 +169,24 @@ class Pool:
             What a transform raised that is no Exception, in whichever work.
         """
         shared = self._shared
-        with shared.changed:
-            if not (work.done or shared.stopped or shared.urgent):
-                shared.changed.wait(seconds)
-            urgent, shared.urgent = shared.urgent, None
+        with contextlib.suppress(Empty):
+            shared.news.get(timeout=seconds)
+        urgent, shared.urgent = shared.urgent, None
         if urgent is not None:
             raise urgent
+
+    def passed(self) -> None:
+        """Take note that a work was yielded without waiting: its news is none any more."""
+        with contextlib.suppress(Empty):
+            self._shared.news.get_nowait()
 
     def stop(self, join: bool) -> None:
         """Stop the threads; ``join``: wait for the samples that they are at, at most 10 s."""
         shared = self._shared
-        if shared.stopped or shared.pid != os.getpid():
-            return
-        shared.stop()
-        with shared.changed:
-            shared.changed.notify_all()
-        if join:
-            shared.join(time.monotonic() + _PATIENCE_SECONDS)
+        if not shared.stopped:
+            shared.stop()
+            if join:
+                shared.join(time.monotonic() + _PATIENCE_SECONDS)
 
 
 class Failures:
@@ -230,7 +259,7 @@ class Work:
         self._raised: list[_Raised] = []
         self._failures: list[tuple[int, FailedSample]] = []  # by row
 
-    def calls(self, shared: _Shared, threads: int) -> list[Callable[[], None]]:
+    def calls(self, shared: _Shared) -> list[Callable[[], None]]:
         """What has to be called, by any threads, for the work to be done."""
         raise NotImplementedError
 
@@ -255,9 +284,7 @@ class Work:
         error = error.with_traceback(frames.tb_next if frames else None)  # without ours, which refers to this work
         self._raised.append(_Raised(row, step, error))
         if not isinstance(error, Exception):
-            with shared.changed:
-                shared.urgent = error
-                shared.changed.notify_all()
+            shared.interrupt(error)
         return _STOP
 
     def _list(self, row: int, error: Exception) -> None:
@@ -280,9 +307,8 @@ class Work:
                 self.errors = 1
         self.failed = [failed for _, failed in failures]
         self._raised, self._failures = [], []
-        with shared.changed:
-            self.done = True
-            shared.changed.notify_all()
+        self.done = True
+        shared.news.put(None)
 
     def _transform_error(self, raised: _Raised) -> TransformError:
         row, step, cause = raised
@@ -309,10 +335,10 @@ class SampleWork(Work):
         self._results: list[list[Any]] = []
         self._left = 0
 
-    def calls(self, shared: _Shared, threads: int) -> list[Callable[[], None]]:
+    def calls(self, shared: _Shared) -> list[Callable[[], None]]:
         """See :class:`Work`. Each thread gets an equal share of the samples, in a row."""
         rows = len(self._numbers)
-        share = max(1, -(-rows // threads))
+        share = max(1, -(-rows // shared.count))
         begins = range(0, max(1, rows), share)
         self._left = len(begins)
         self._results = [[] for _ in begins]
@@ -327,7 +353,7 @@ class SampleWork(Work):
             skipped, errors = self._share(shared, results, begin, end)
         except BaseException as error:  # not a transform's: those are handled there
             self._raise(shared, begin, "handling an error", error)
-        with shared.changed:
+        with shared.lock:
             self.skipped += skipped
             self.errors += errors
             self._left -= 1
@@ -391,7 +417,7 @@ class BatchWork(Work):
         self._batch: Batch | None = batch
         self._prepare = prepare
 
-    def calls(self, shared: _Shared, threads: int) -> list[Callable[[], None]]:
+    def calls(self, shared: _Shared) -> list[Callable[[], None]]:
         """See :class:`Work`."""
         return [partial(self._call, shared)]
 

@@ -172,9 +172,11 @@ class Stream:
         try:
             if session is None or session.halted or (session.epoch, session.consumed) != at:
                 session = self._continue()
+            session.consumed = -1  # until it is known again: so a seek follows whatever interrupts this
             entry = session.take()
             if entry is None:
                 if not block:
+                    session.consumed = at[1]
                     return None
                 entry = self._wait()
                 session = self._session or session

@@ -2,6 +2,7 @@ package tar
 
 import (
 	"bytes"
+	"context"
 	"io"
 
 	"github.com/stokerio/stoker/backend"
@@ -229,7 +230,7 @@ func (w *shardWalk) check(src Source, parts []DALIPart) (fits bool, err error) {
 		part := &parts[i]
 		if i%every == 0 || i == len(parts)-1 || part.Data-end > gapBlocks*blockBytes {
 			if w.ctx.Err() != nil {
-				return false, w.ctx.Err()
+				return false, context.Cause(w.ctx)
 			}
 			walker.WalkRange(end, -1)
 			m, err := nextRegular(walker)

@@ -18,7 +18,6 @@ type synthetic struct {
 	shards  int
 	samples int // of each shard
 	size    int64
-	reads   int64
 }
 
 // synthStride is the bytes of one sample.
@@ -53,7 +52,6 @@ type synthReader struct {
 func (r synthReader) Close() error { return nil }
 
 func (r synthReader) ReadAt(p []byte, off int64) error {
-	r.s.reads++
 	clear(p)
 	stride := synthStride(r.s.size)
 	for number := off / stride; number < int64(r.s.samples); number++ {

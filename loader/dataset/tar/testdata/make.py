@@ -32,7 +32,7 @@ def python(folder: Path) -> None:
     formats = {"ustar": tarfile.USTAR_FORMAT, "gnu": tarfile.GNU_FORMAT, "pax": tarfile.PAX_FORMAT}
     for label, number in formats.items():
         names = NAMES if label == "ustar" else [*NAMES, VERY_LONG]
-        with tarfile.open(folder / f"python-{label}.tar", "w", format=number, copybufsize=512) as archive:
+        with tarfile.open(folder / f"python-{label}.tar", "w", format=number) as archive:
             archive.addfile(directory("dir"))
             for index, name in enumerate(names):
                 member = tarfile.TarInfo(name)

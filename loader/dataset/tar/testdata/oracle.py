@@ -25,7 +25,6 @@ from typing import Any, ClassVar
 
 from webdataset import tariterators  # type: ignore[import-untyped,unused-ignore]
 
-
 # tarfile reads sparse members with some wrong maps for ever, which counts as refusing.
 SECONDS = 2.0
 
@@ -41,7 +40,7 @@ class Recording(tarfile.TarInfo):
 
     @classmethod
     def fromtarfile(cls, archive: tarfile.TarFile) -> "Recording":
-        offset = archive.fileobj.tell()  # type: ignore[union-attr]
+        offset = archive.fileobj.tell()
         try:
             return super().fromtarfile(archive)
         except Exception as error:
@@ -52,7 +51,8 @@ class Recording(tarfile.TarInfo):
 
 def samples(archive: bytes) -> Iterator[dict[str, Any]]:
     source = [{"url": "archive", "stream": io.BytesIO(archive)}]
-    return tariterators.group_by_keys(tariterators.tar_file_expander(source))
+    found: Iterator[dict[str, Any]] = tariterators.group_by_keys(tariterators.tar_file_expander(source))
+    return found
 
 
 def encode(name: str) -> str:

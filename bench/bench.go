@@ -35,7 +35,8 @@ type Progress func(done, total int, label string)
 
 // CompareOptions says how to compare. The zero value works from a build tree.
 type CompareOptions struct {
-	// Quick shortens the timed sections, never the data. Default false.
+	// Quick shortens the timed sections and leaves out rows that no target needs and
+	// that are rarely the best of their kind; it never shrinks the data. Default false.
 	Quick bool
 	// DataDir keeps the generated data between runs; what is written anew for
 	// PageCacheWritten keeps its bytes. Default: $TMPDIR/stoker-bench-<uid>.
@@ -50,7 +51,7 @@ type CompareOptions struct {
 	// Root is the repository. Default: the nearest folder with a go.mod above
 	// the executable, else above the working directory.
 	Root string
-	// Repeats is how often each row runs. Default 5.
+	// Repeats is how often each row runs. Default 5, or 3 if Quick.
 	Repeats int
 	// Section is the length of one timed section. Default 2 s, or 600 ms if Quick.
 	Section time.Duration
@@ -65,9 +66,15 @@ type CompareOptions struct {
 	// SteadyBatches is how many batches the memory of the daemon is watched over.
 	// Default 1,000,000, or 100,000 if Quick.
 	SteadyBatches int
-	// RawFiles and TokenBytes shrink the data, for tests. Default 10,485 and 1 GiB.
-	RawFiles   int
-	TokenBytes int64
+	// Cases are the groups of cases to run: some of Groups. Default: all.
+	Cases []string
+	// RawFiles, TokenBytes, TarSamples (of 4 KiB) and ScanSamples (tiny members that
+	// are only scanned) shrink the data, for tests. Default 10,485, 1 GiB, 262,144 and
+	// 10^6.
+	RawFiles    int
+	TokenBytes  int64
+	TarSamples  int
+	ScanSamples int
 	// Only runs rows whose name contains this, for experiments. Default: all.
 	// Figures whose rows did not run are left out.
 	Only string
@@ -98,8 +105,17 @@ func (o *CompareOptions) EnsureDefaults() error {
 	if o.DataDir == "" {
 		o.DataDir = filepath.Join(os.TempDir(), fmt.Sprintf("stoker-bench-%d", os.Getuid()))
 	}
+	if len(o.Cases) == 0 {
+		o.Cases = Groups()
+	}
+	if err := checkGroups(o.Cases); err != nil {
+		return err
+	}
 	if o.Repeats == 0 {
 		o.Repeats = 5
+		if o.Quick {
+			o.Repeats = 3
+		}
 	}
 	if o.Section == 0 {
 		o.Section = 2 * time.Second
@@ -124,6 +140,12 @@ func (o *CompareOptions) EnsureDefaults() error {
 	}
 	if o.TokenBytes == 0 {
 		o.TokenBytes = 1 << 30
+	}
+	if o.TarSamples == 0 {
+		o.TarSamples = 1 << 18
+	}
+	if o.ScanSamples == 0 {
+		o.ScanSamples = 1_000_000
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)

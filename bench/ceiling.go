@@ -20,9 +20,9 @@ import (
 // of its own (`stoker bench ceiling JSON`), so that the loop has a fresh heap and
 // its CPU time is its own.
 type CeilingOptions struct {
-	Kind       string  `json:"kind"`       // "raw", "tokens", "memcpy"
-	Dir        string  `json:"dir"`        // raw: folder
-	List       string  `json:"list"`       // raw: file of relative paths
+	Kind       string  `json:"kind"`       // "raw", "tokens", "tar", "memcpy"
+	Dir        string  `json:"dir"`        // raw, tar: folder
+	List       string  `json:"list"`       // raw: file of relative paths; tar: as TarData.List
 	File       string  `json:"file"`       // tokens: the token file
 	RowBytes   int64   `json:"row_bytes"`  // bytes of one sample
 	RowStride  int64   `json:"row_stride"` // tokens: bytes from one sample to the next
@@ -94,8 +94,10 @@ func (o CeilingOptions) reader() (read func(sample int32, p []byte) error, sampl
 		return o.rawReader()
 	case "tokens":
 		return o.tokenReader()
+	case "tar":
+		return o.tarReader()
 	}
-	return nil, 0, nil, fmt.Errorf("kind %q is none of raw, tokens, memcpy", o.Kind)
+	return nil, 0, nil, fmt.Errorf("kind %q is none of raw, tokens, tar, memcpy", o.Kind)
 }
 
 func (o CeilingOptions) rawReader() (func(int32, []byte) error, int, func(), error) {
@@ -146,6 +148,31 @@ func (o CeilingOptions) tokenReader() (func(int32, []byte) error, int, func(), e
 	}
 	samples := (info.Size()-o.RowBytes)/o.RowStride + 1
 	return read, int(samples), func() { _ = f.Close() }, nil
+}
+
+// tarReader reads members of shards that are all open already.
+func (o CeilingOptions) tarReader() (func(int32, []byte) error, int, func(), error) {
+	members, err := readMembers(o.List)
+	if err != nil {
+		return nil, 0, nil, err
+	}
+	shards, err := openShards(o.Dir, members)
+	if err != nil {
+		return nil, 0, nil, err
+	}
+	descriptors := make([]int, len(shards))
+	for i, f := range shards {
+		descriptors[i] = int(f.Fd())
+	}
+	read := func(sample int32, p []byte) error {
+		m := members[sample]
+		n, err := unix.Pread(descriptors[m.shard], p, m.offset)
+		if err != nil || n != len(p) {
+			return fmt.Errorf("read %q at %d: %d of %d bytes: %w", shards[m.shard].Name(), m.offset, n, len(p), err)
+		}
+		return nil
+	}
+	return read, len(members), func() { closeAll(shards) }, nil
 }
 
 // sharedMemory maps a new memfd, all pages present, as a session's ring is.

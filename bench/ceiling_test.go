@@ -14,6 +14,8 @@ func ceilingOptions(d Data) []CeilingOptions {
 		{Kind: "raw", Dir: d.RawDir, List: d.RawList, RowBytes: rawFileBytes, Batch: 8, Threads: 2, Slots: 3, Seconds: 0.05},
 		{Kind: "raw", Dir: d.RawDir, List: d.RawList, RowBytes: rawFileBytes, Batch: 8, Threads: 1, Slots: 2, Seconds: 0.05, Consumer: true},
 		{Kind: "tokens", File: d.Tokens, RowBytes: 4098, RowStride: 4096, Batch: 64, Threads: 2, Slots: 4, Seconds: 0.05, Consumer: true},
+		{Kind: "tar", Dir: d.Tar.Dir, List: d.Tar.List, RowBytes: rawFileBytes, Batch: 8, Threads: 2, Slots: 3, Seconds: 0.05, Consumer: true},
+		{Kind: "tar", Dir: d.TarSmall.Dir, List: d.TarSmall.List, RowBytes: tarSmallBytes, Batch: 64, Threads: 1, Slots: 2, Seconds: 0.05},
 		{Kind: "memcpy", Seconds: 0.02},
 	}
 }
@@ -57,6 +59,27 @@ func TestBareLoopFillsItsMemoryWithTheFiles(t *testing.T) {
 	fillRaw(want, 33)
 	if !bytes.Equal(got, want) {
 		t.Error("file 33 holds other bytes")
+	}
+}
+
+func TestBareLoopFillsItsMemoryWithTheMembers(t *testing.T) {
+	_, d := smallData(t, t.TempDir())
+	o := CeilingOptions{Kind: "tar", Dir: d.Tar.Dir, List: d.Tar.List, RowBytes: rawFileBytes}
+	read, samples, done, err := o.reader()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer done()
+	if samples != d.Tar.Samples {
+		t.Fatalf("%d samples", samples)
+	}
+	got, want := make([]byte, rawFileBytes), make([]byte, rawFileBytes)
+	if err := read(33, got); err != nil {
+		t.Fatal(err)
+	}
+	fillRaw(want, 33)
+	if !bytes.Equal(got, want) {
+		t.Error("member 33 holds other bytes")
 	}
 }
 

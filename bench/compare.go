@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -86,7 +87,7 @@ func (c *comparison) prepare(ctx context.Context) error {
 	if err := c.addDatasets(ctx); err != nil {
 		return err
 	}
-	if err := c.findRings(ctx); err != nil {
+	if err := c.findRings(); err != nil {
 		return err
 	}
 	if c.python, err = newInterpreter(c.o, c.work, c.daemon.runtimeDir); err != nil {
@@ -99,26 +100,33 @@ func (c *comparison) prepare(ctx context.Context) error {
 // the options ask for: what it was before depends on what the machine did.
 func (c *comparison) prepareData(ctx context.Context) error {
 	var err error
-	if c.o.PageCache == PageCacheWritten {
-		if err := dataAt(c.o).forget(); err != nil {
-			return err
+	for _, group := range c.o.Cases {
+		if c.o.PageCache == PageCacheWritten {
+			err = errors.Join(err, dataAt(c.o).forget(group))
 		}
+	}
+	if err != nil {
+		return err
 	}
 	if c.data, err = MakeData(ctx, c.o); err != nil {
 		return err
 	}
 	c.step("read all data into the page cache")
-	if c.o.PageCache == PageCacheRead {
-		if err := c.data.evict(); err != nil {
-			return err
+	for _, group := range c.o.Cases {
+		if c.o.PageCache == PageCacheRead {
+			err = errors.Join(err, c.data.evict(group))
 		}
+		err = errors.Join(err, c.data.warm(ctx, group))
 	}
-	return c.data.warm(ctx)
+	return err
 }
 
 // chooseRows fills specs and rows.
 func (c *comparison) chooseRows() {
 	for _, spec := range append(rowSpecs(), residentSpecs()...) {
+		if !c.o.runs(groupOf(spec.data)) || c.o.Quick && spec.thorough() {
+			continue
+		}
 		if c.o.Only == "" || strings.Contains(spec.name(), c.o.Only) || spec.source == "resident" {
 			c.specs = append(c.specs, spec)
 			c.rows = append(c.rows, Row{
@@ -127,15 +135,32 @@ func (c *comparison) chooseRows() {
 			})
 		}
 	}
-	runs := c.o.Repeats * (len(c.specs) + len(ceilingSpecs(c.data, 1, nil)))
-	c.total = 4 + 1 + len(c.specs) + runs + figureSteps
+	runs := c.o.Repeats * (len(c.specs) + len(c.chosenCeilings(1, nil)))
+	c.total = 1 + len(c.datasets()) + len(c.specs) + runs + len(c.figureSteps()) + 1
+}
+
+// chosenCeilings are the bare loops of the cases that were asked for.
+func (c *comparison) chosenCeilings(threads int, slots map[string]int) []ceilingSpec {
+	return slices.DeleteFunc(ceilingSpecs(c.data, threads, slots), func(s ceilingSpec) bool { return !c.o.runs(groupOf(s.data)) })
+}
+
+// datasetSpec is a dataset of the daemon.
+type datasetSpec struct{ name, dir, format string }
+
+// datasets are what the rows and figures read.
+func (c *comparison) datasets() []datasetSpec {
+	var specs []datasetSpec
+	for _, of := range c.o.chosenCases(c.data) {
+		specs = append(specs, datasetSpec{of.dataset, of.dir, of.format})
+	}
+	if c.o.runs(GroupTokens) {
+		specs = append(specs, datasetSpec{datasetSparse7, c.data.Sparse7, "tokens"}, datasetSpec{datasetSparse8, c.data.Sparse8, "tokens"})
+	}
+	return specs
 }
 
 func (c *comparison) addDatasets(ctx context.Context) error {
-	for _, dataset := range []struct{ name, dir, format string }{
-		{datasetRaw, c.data.RawDir, "raw"}, {datasetTokens, c.data.TokensDir, "tokens"},
-		{datasetSparse7, c.data.Sparse7, "tokens"}, {datasetSparse8, c.data.Sparse8, "tokens"},
-	} {
+	for _, dataset := range c.datasets() {
 		c.step("add dataset " + dataset.name)
 		if err := c.daemon.addDataset(ctx, dataset.name, dataset.dir, dataset.format); err != nil {
 			return err
@@ -144,34 +169,34 @@ func (c *comparison) addDatasets(ctx context.Context) error {
 	return nil
 }
 
+// readerThreads is how many threads read for a session.
+func (o *CompareOptions) readerThreads() int {
+	if o.Readers > 0 {
+		return o.Readers
+	}
+	return Readers()
+}
+
 // findRings asks for the rings' sizes, so that the bare loops have as many slots.
-func (c *comparison) findRings(ctx context.Context) error {
+func (c *comparison) findRings() error {
 	c.rings = map[string]openedRing{}
-	slots := map[string]int{}
-	threads := 0
-	for _, of := range []struct {
-		data, dataset string
-		block         int
-	}{{caseRaw, datasetRaw, 0}, {caseTokens, datasetTokens, tokenBlock}} {
-		session, err := c.daemon.openSession(of.dataset, batchSize, of.block, "global")
+	slots, threads := map[string]int{}, c.o.readerThreads()
+	for _, of := range c.o.chosenCases(c.data) {
+		session, err := c.daemon.openSession(sessionSpec{dataset: of.dataset, blockSize: of.blockSize, parts: of.parts})
 		if err != nil {
 			return err
 		}
-		threads = Readers()
-		if c.o.Readers > 0 {
-			threads = c.o.Readers
-		}
-		c.rings[of.data], slots[of.data] = session.Ring, max(session.Ring.Slots, threads+1)
+		c.rings[of.name], slots[of.name] = session.Ring, max(session.Ring.Slots, threads+1)
 		if err := session.close(); err != nil {
 			return err
 		}
 	}
 	c.report.Settings = Settings{
-		Repeats: c.o.Repeats, SectionSeconds: c.o.Section.Seconds(), BatchSize: batchSize,
-		RawFiles: c.o.RawFiles, TokenBytes: c.o.TokenBytes, ReaderThreads: threads,
-		RawSlots: slots[caseRaw], TokenSlots: slots[caseTokens], PageCache: c.o.PageCache,
+		Repeats: c.o.Repeats, SectionSeconds: c.o.Section.Seconds(), BatchSize: batchSize, Cases: c.o.Cases,
+		RawFiles: c.o.RawFiles, TokenBytes: c.o.TokenBytes, TarSamples: c.o.TarSamples, ScanSamples: c.o.ScanSamples,
+		ReaderThreads: threads, RawSlots: slots[caseRaw], TokenSlots: slots[caseTokens], Slots: slots, PageCache: c.o.PageCache,
 	}
-	c.ceilings = ceilingSpecs(c.data, threads, slots)
+	c.ceilings = c.chosenCeilings(threads, slots)
 	for _, spec := range c.ceilings {
 		c.ceilingRows = append(c.ceilingRows, Row{
 			Loader: spec.name, Case: spec.data, Workers: threads, Informative: spec.informative, key: spec.data + "/" + spec.name,
@@ -180,23 +205,25 @@ func (c *comparison) findRings(ctx context.Context) error {
 	return nil
 }
 
-// consumerBytes is more than a Python process with torch needs for itself.
-const consumerBytes = 400 << 20
+const (
+	// consumerBytes is more than a Python process with torch needs for itself.
+	consumerBytes = 400 << 20
+	// runningBytes is more than those processes need in addition that run at a time.
+	runningBytes = 1 << 30
+)
 
-// startConsumers starts all rows' processes, as many at once as there are cores.
-// They stay if memory has room for all of them beside the data in the page cache;
-// otherwise each is started again for each of its runs, which takes longer and
-// measures the same.
+// startConsumers starts the rows' processes, as many at once as there are cores. As
+// many stay as memory has room for beside the data in the page cache; the others are
+// started again for each of their runs, which takes longer and measures the same.
 func (c *comparison) startConsumers(ctx context.Context) error {
 	c.consumers = make([]*consumer, len(c.specs))
-	needed := int64(len(c.specs))*consumerBytes + int64(c.o.RawFiles)*rawFileBytes + c.o.TokenBytes
-	if available := memoryAvailable(); available < needed || c.o.endEachRun {
-		c.o.Logger.Info("too little memory to keep all consumers", "needed_bytes", needed, "available_bytes", available)
-		return c.checkConsumers(ctx)
+	kept := c.consumersKept(memoryAvailable())
+	if kept < len(c.specs) {
+		c.o.Logger.Info("too little memory to keep all consumers", "kept", kept, "consumers", len(c.specs))
 	}
 	group, groupCtx := errgroup.WithContext(ctx)
 	group.SetLimit(runtime.NumCPU())
-	for i, spec := range c.specs {
+	for i, spec := range c.specs[:kept] {
 		group.Go(func() error {
 			var err error
 			c.consumers[i], err = startConsumer(groupCtx, c.python, spec.name(), spec.config(c.data))
@@ -209,6 +236,18 @@ func (c *comparison) startConsumers(ctx context.Context) error {
 	return c.checkConsumers(ctx)
 }
 
+// consumersKept is how many of the rows' processes may stay with that much memory.
+func (c *comparison) consumersKept(available int64) int {
+	if c.o.endEachRun {
+		return 0
+	}
+	room := available - runningBytes
+	for _, group := range c.o.Cases {
+		room -= c.data.bytes(group)
+	}
+	return int(min(max(room/consumerBytes, 0), int64(len(c.specs))))
+}
+
 // checkConsumers checks the bytes that each row delivers.
 func (c *comparison) checkConsumers(ctx context.Context) error {
 	for i, spec := range c.specs {
@@ -216,9 +255,8 @@ func (c *comparison) checkConsumers(ctx context.Context) error {
 		err := c.withConsumer(ctx, i, func(row *consumer) error {
 			m := &c.report.Machine
 			m.Python, m.Numpy = row.hello.Python, row.hello.Numpy
-			if row.hello.Torch != "" {
-				m.Torch = row.hello.Torch
-			}
+			m.Torch = cmp.Or(row.hello.Torch, m.Torch)
+			m.WebDataset = cmp.Or(row.hello.WebDataset, m.WebDataset)
 			if spec.source == "resident" {
 				return nil
 			}
@@ -278,9 +316,7 @@ func (c *comparison) summarise(ctx context.Context) error {
 	}
 	c.report.Ceilings = c.ceilingRows
 	maps.Copy(c.report.Figures, rowFigures(c.report.Rows, c.report.Ceilings))
-	if raw := find(c.report.Rows, caseRaw+"/stoker/uint8"); raw != nil {
-		c.report.Figures["daemon_pss_mb"] = memoryFigure(raw, c.rings[caseRaw].TotalBytes, int64(c.o.RawFiles))
-	}
+	c.memoryFigures()
 	if c.o.SkipFigures {
 		return nil
 	}

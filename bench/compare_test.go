@@ -67,7 +67,8 @@ func pythonWithTorch(t *testing.T, root string) string {
 func tiny(t *testing.T, o CompareOptions) CompareOptions {
 	t.Helper()
 	o.DataDir = t.TempDir()
-	o.RawFiles, o.TokenBytes = 64, 2*(140*tokenBlock+1)
+	o.Cases = []string{GroupRaw, GroupTokens}
+	o.RawFiles, o.TokenBytes, o.TarSamples, o.ScanSamples = 64, 2*(140*tokenBlock+1), 130, 200
 	o.Repeats, o.Section, o.SteadyBatches = 1, 50*time.Millisecond, 10_000
 	o.Only = caseRaw + "/stoker/uint8"
 	return o
@@ -127,6 +128,34 @@ func TestTinyComparisonEndToEnd(t *testing.T) {
 	}
 }
 
+func TestTinyComparisonOfTarShards(t *testing.T) {
+	o := tiny(t, programs(t))
+	o.Cases, o.Only, o.endEachRun = []string{GroupTar}, "/stoker/", true
+	report, err := Compare(context.Background(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(report.Rows) != 2 || len(report.Ceilings) != 7 {
+		t.Errorf("%d rows, %d ceilings", len(report.Rows), len(report.Ceilings))
+	}
+	for _, name := range []string{
+		"tar_share_of_bare_loop", "tar_4k_share_of_bare_loop", "tar_cpu_s_per_gb", "tar_4k_daemon_pss_mb",
+		"index_scan_share", "index_vs_tarfile", "lint_vs_scan",
+	} {
+		if f, found := report.Figures[name]; !found || f.Met == nil || f.Value <= 0 {
+			t.Errorf("figure %s: %+v", name, f)
+		}
+	}
+	for name := range report.Figures {
+		if strings.HasPrefix(name, "raw_") || strings.HasPrefix(name, "open_") {
+			t.Errorf("figure %s of a case that was not asked for", name)
+		}
+	}
+	if report.Settings.Slots[caseTar] == 0 {
+		t.Errorf("settings %+v", report.Settings)
+	}
+}
+
 func TestCancelledComparisonEndsItsProcesses(t *testing.T) {
 	o := tiny(t, programs(t))
 	o.SkipFigures = true
@@ -181,6 +210,9 @@ func TestPeersDeliverTheDataAndTimeIt(t *testing.T) {
 	wanted := map[string]bool{
 		caseRaw + "/DataLoader/best/w1/uint8": true, caseRaw + "/DataLoader/pool/w2/uint8": true,
 		caseTokens + "/DataLoader/default/w1/uint16": true, caseTokens + "/memmap/int64": true,
+		caseTar + "/tarfile/best/w1/uint8": true, caseTarSmall + "/tarfile/default/w0/uint8": true,
+		caseTarSmall + "/tarfile/mapped/w0/uint8": true, caseTarSmall + "/tarfile/extractfile/w2/uint8": true,
+		caseTar + "/webdataset/best/w0/uint8": true, caseTarSmall + "/webdataset/best/w1/uint8": true,
 	}
 	for _, spec := range rowSpecs() {
 		if !wanted[spec.name()] {
@@ -233,6 +265,45 @@ func TestWrongBytesAndFailuresAreReported(t *testing.T) {
 	}
 	if err := c.close(); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestRowsKnowMembersOfOtherDataFromTheirOwn(t *testing.T) {
+	python := pythonWithTorch(t, findRoot())
+	_, d := smallData(t, t.TempDir())
+	spec := rowSpec{loader: loaderTarfile, source: "tarfile", data: caseTarSmall, dtype: "uint8", collate: "best"}
+	other := d.TarSmall
+	other.salt = rawSalt
+	if err := os.RemoveAll(other.shard(0)); err != nil {
+		t.Fatal(err)
+	}
+	if err := other.write(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	c := peer(t, python, d, spec)
+	_, err := c.verify(context.Background(), 1)
+	if err == nil || !strings.Contains(err.Error(), "wrong bytes in 64 of 64") {
+		t.Errorf("got %v", err)
+	}
+	if err := c.close(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestConsumersStayWhereThereIsRoomForThem(t *testing.T) {
+	o := CompareOptions{Cases: Groups(), RawFiles: 10_485, TokenBytes: 1 << 30, TarSamples: 1 << 18, ScanSamples: 1_000_000}
+	c := comparison{o: o, data: dataAt(o), specs: make([]rowSpec, 50)}
+	for _, test := range []struct {
+		available int64
+		want      int
+	}{{0, 0}, {6 << 30, 0}, {8 << 30, 4}, {22 << 30, 40}, {64 << 30, 50}} {
+		if got := c.consumersKept(test.available); got < test.want-1 || got > test.want+1 {
+			t.Errorf("%d GiB available: %d consumers stay, want about %d", test.available>>30, got, test.want)
+		}
+	}
+	c.o.endEachRun = true
+	if got := c.consumersKept(64 << 30); got != 0 {
+		t.Errorf("%d consumers stay", got)
 	}
 }
 

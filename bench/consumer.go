@@ -78,9 +78,9 @@ type consumer struct {
 
 // helloAnswer is a consumer's first line.
 type helloAnswer struct {
-	Event, Error         string
-	Pid                  int
-	Python, Numpy, Torch string
+	Event, Error                     string
+	Pid                              int
+	Python, Numpy, Torch, WebDataset string
 }
 
 // runAnswer is what one timed section measured.

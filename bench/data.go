@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync/atomic"
 
@@ -64,25 +65,36 @@ type Data struct {
 	TokenRows int64
 	Sparse7   string // folder with a sparse token file of 10^7 rows of block 15
 	Sparse8   string // the same, 10^8 rows
+
+	Tar      TarData // the raw files in shards
+	TarSmall TarData // many members of 4 KiB
+	TarTiny  TarData // 10^6 members of a few bytes, for scans
 }
 
 // sparseBlock is the block size of the sparse token files.
 const sparseBlock = 15
 
-// MakeData generates what Compare reads, unless it is there already; an
+// dataStep makes one folder of data.
+type dataStep struct {
+	group, dir, label string
+	make              func(ctx context.Context, dir string) error
+}
+
+// MakeData generates what Compare reads for the chosen cases, unless it is there already; an
 // interrupted run is continued where it stopped. Equal options give equal bytes.
 func MakeData(ctx context.Context, o CompareOptions) (Data, error) {
 	d := dataAt(o)
-	steps := []struct {
-		dir   string
-		label string
-		make  func(context.Context, string) error
-	}{
-		{d.RawDir, "make raw files", func(ctx context.Context, dir string) error { return makeRaw(ctx, dir, d) }},
-		{d.TokensDir, "make token file", func(ctx context.Context, dir string) error { return makeTokens(ctx, dir, o.TokenBytes) }},
-		{d.Sparse7, "make sparse token files", func(_ context.Context, dir string) error { return makeSparse(dir, 1e7) }},
-		{d.Sparse8, "make sparse token files", func(_ context.Context, dir string) error { return makeSparse(dir, 1e8) }},
+	tar := func(t TarData) dataStep {
+		return dataStep{GroupTar, t.Dir, "make tar shards", func(ctx context.Context, _ string) error { return t.write(ctx) }}
 	}
+	steps := []dataStep{
+		{GroupRaw, d.RawDir, "make raw files", func(ctx context.Context, dir string) error { return makeRaw(ctx, dir, d) }},
+		{GroupTokens, d.TokensDir, "make token file", func(ctx context.Context, dir string) error { return makeTokens(ctx, dir, o.TokenBytes) }},
+		{GroupTokens, d.Sparse7, "make sparse token files", func(_ context.Context, dir string) error { return makeSparse(dir, 1e7) }},
+		{GroupTokens, d.Sparse8, "make sparse token files", func(_ context.Context, dir string) error { return makeSparse(dir, 1e8) }},
+		tar(d.Tar), tar(d.TarSmall), tar(d.TarTiny),
+	}
+	steps = slices.DeleteFunc(steps, func(s dataStep) bool { return !o.runs(s.group) })
 	for i, step := range steps {
 		o.Progress(i, len(steps), step.label)
 		if err := makeOnce(ctx, step.dir, step.make); err != nil {
@@ -95,6 +107,10 @@ func MakeData(ctx context.Context, o CompareOptions) (Data, error) {
 func dataAt(o CompareOptions) Data {
 	raw := filepath.Join(o.DataDir, fmt.Sprintf("raw-%dx%d-v%d", o.RawFiles, rawFileBytes, dataVersion))
 	tokens := filepath.Join(o.DataDir, fmt.Sprintf("tokens-%d-v%d", o.TokenBytes, dataVersion))
+	tar := func(samples, size int, salt uint64) TarData {
+		dir := filepath.Join(o.DataDir, fmt.Sprintf("tar-%dx%d-v%d", samples, size, dataVersion))
+		return TarData{Dir: dir, List: dir + ".txt", Samples: samples, SampleBytes: size, salt: salt}
+	}
 	return Data{
 		RawDir:    raw,
 		RawList:   raw + ".txt",
@@ -104,6 +120,9 @@ func dataAt(o CompareOptions) Data {
 		TokenRows: (o.TokenBytes/2 - 1) / tokenBlock,
 		Sparse7:   filepath.Join(o.DataDir, fmt.Sprintf("sparse-1e7-v%d", dataVersion)),
 		Sparse8:   filepath.Join(o.DataDir, fmt.Sprintf("sparse-1e8-v%d", dataVersion)),
+		Tar:       tar(o.RawFiles, rawFileBytes, rawSalt),
+		TarSmall:  tar(o.TarSamples, tarSmallBytes, tarSmallSalt),
+		TarTiny:   tar(o.ScanSamples, tarTinyBytes, tarTinySalt),
 	}
 }
 
@@ -229,23 +248,64 @@ func makeSparse(dir string, rows int64) error {
 	return f.Close()
 }
 
-// forget lets MakeData write raw files and tokens anew.
-func (d Data) forget() error {
+// forget lets MakeData write a group's data anew, but for what is sparse.
+func (d Data) forget(group string) error {
 	var problems []error
-	for _, dir := range []string{d.RawDir, d.TokensDir} {
+	for _, dir := range d.folders(group) {
 		problems = append(problems, os.RemoveAll(dir+".done"), os.RemoveAll(dir))
 	}
 	return errors.Join(problems...)
 }
 
-// evict drops the data from the page cache, as far as it is on the device.
-func (d Data) evict() error {
-	for n := range d.RawFiles {
-		if err := evictFile(filepath.Join(d.RawDir, rawName(n))); err != nil {
+// folders are those of a group whose files are read.
+func (d Data) folders(group string) []string {
+	switch group {
+	case GroupRaw:
+		return []string{d.RawDir}
+	case GroupTokens:
+		return []string{d.TokensDir}
+	}
+	return []string{d.Tar.Dir, d.TarSmall.Dir, d.TarTiny.Dir}
+}
+
+// files are those of a group that are read.
+func (d Data) files(group string) []string {
+	switch group {
+	case GroupRaw:
+		paths := make([]string, d.RawFiles)
+		for n := range paths {
+			paths[n] = filepath.Join(d.RawDir, rawName(n))
+		}
+		return paths
+	case GroupTokens:
+		return []string{d.Tokens}
+	}
+	return slices.Concat(d.Tar.files(), d.TarSmall.files(), d.TarTiny.files())
+}
+
+// bytes is how much of the page cache a group's data takes.
+func (d Data) bytes(group string) int64 {
+	switch group {
+	case GroupRaw:
+		return int64(d.RawFiles) * rawFileBytes
+	case GroupTokens:
+		return d.TokenRows * tokenBlock * 2
+	}
+	var sum int64
+	for _, t := range []TarData{d.Tar, d.TarSmall, d.TarTiny} {
+		sum += int64(t.Samples) * int64(t.stored())
+	}
+	return sum
+}
+
+// evict drops a group's data from the page cache, as far as it is on the device.
+func (d Data) evict(group string) error {
+	for _, path := range d.files(group) {
+		if err := evictFile(path); err != nil {
 			return err
 		}
 	}
-	return evictFile(d.Tokens)
+	return nil
 }
 
 func evictFile(path string) error {
@@ -260,16 +320,13 @@ func evictFile(path string) error {
 	return nil
 }
 
-// warm reads all data once, so that it is in the page cache.
-func (d Data) warm(ctx context.Context) error {
+// warm reads a group's data once, so that it is in the page cache.
+func (d Data) warm(ctx context.Context, group string) error {
 	buffer := make([]byte, 1<<20)
-	for n := range d.RawFiles {
-		if err := readThrough(ctx, filepath.Join(d.RawDir, rawName(n)), buffer); err != nil {
+	for _, path := range d.files(group) {
+		if err := readThrough(ctx, path, buffer); err != nil {
 			return fmt.Errorf("warm the page cache: %w", err)
 		}
-	}
-	if err := readThrough(ctx, d.Tokens, buffer); err != nil {
-		return fmt.Errorf("warm the page cache: %w", err)
 	}
 	return nil
 }

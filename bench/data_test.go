@@ -14,7 +14,7 @@ import (
 func smallData(t *testing.T, dir string) (CompareOptions, Data) {
 	t.Helper()
 	o := CompareOptions{
-		DataDir: dir, RawFiles: 70, TokenBytes: 2 * (140*tokenBlock + 1),
+		DataDir: dir, Cases: Groups(), RawFiles: 70, TokenBytes: 2 * (140*tokenBlock + 1), TarSamples: 140, ScanSamples: 200,
 		Progress: func(int, int, string) {},
 	}
 	d, err := MakeData(context.Background(), o)
@@ -96,7 +96,7 @@ func TestFinishedDataIsNotWrittenAgain(t *testing.T) {
 func TestCancelledDataMakingSaysSo(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	o := CompareOptions{DataDir: t.TempDir(), RawFiles: 10, TokenBytes: 1 << 20, Progress: func(int, int, string) {}}
+	o := CompareOptions{DataDir: t.TempDir(), Cases: Groups(), RawFiles: 10, TokenBytes: 1 << 20, Progress: func(int, int, string) {}}
 	if _, err := MakeData(ctx, o); err == nil {
 		t.Error("no error")
 	}

@@ -41,12 +41,17 @@ func find(rows []Row, key string) *Row {
 	return nil
 }
 
-// bestWithWorkers returns the fastest row of a case with at least one worker,
+// bestWithWorkers returns a loader's fastest row of a case with at least one worker,
 // whatever its collate. Informative rows do not take part.
-func bestWithWorkers(rows []Row, data string) *Row {
+func bestWithWorkers(rows []Row, data, loader string) *Row {
 	return best(rows, func(r *Row) bool {
-		return r.Case == data && r.Loader == "DataLoader" && r.Workers > 0 && !r.Informative
+		return r.Case == data && r.Loader == loader && r.Workers > 0 && !r.Informative
 	})
+}
+
+// bestOf returns a loader's fastest row of a case, with workers or without.
+func bestOf(rows []Row, data, loader string) *Row {
+	return best(rows, func(r *Row) bool { return r.Case == data && r.Loader == loader && !r.Informative })
 }
 
 func best(rows []Row, eligible func(*Row) bool) *Row {
@@ -62,50 +67,104 @@ func best(rows []Row, eligible func(*Row) bool) *Row {
 // rowFigures computes what follows from rows and ceilings alone. A figure whose
 // rows did not run is left out.
 func rowFigures(rows, ceilings []Row) map[string]Figure {
-	figures := map[string]Figure{}
-	raw := find(rows, caseRaw+"/stoker/uint8")
-	tokens := find(rows, caseTokens+"/stoker/uint16")
-	wide := find(rows, caseTokens+"/stoker/int64")
-	workers := bestWithWorkers(rows, caseRaw)
-	ratio := func(name string, above, below *Row, t *target, note string) {
-		if above != nil && below != nil {
-			s := spreadOf(ratios(above.repeats["mb_per_s"], below.repeats["mb_per_s"]))
-			figures[name] = figureOf(s, "ratio", t, note+" "+below.key)
-		}
-	}
-	ratio("raw_share_of_bare_loop", raw, find(ceilings, caseRaw+"/bare loop"), atLeast(0.85), "of")
-	ratio("tokens_share_of_bare_loop", tokens, find(ceilings, caseTokens+"/bare loop"), atLeast(0.70), "of")
-	ratio("raw_share_of_consumed_bare_loop", raw, find(ceilings, caseRaw+"/bare loop + consumer"), nil, "of")
-	ratio("tokens_share_of_consumed_bare_loop", tokens, find(ceilings, caseTokens+"/bare loop + consumer"), nil, "of")
-	ratio("raw_vs_best_workers", raw, workers, atLeast(4), "best row with workers:")
-	ratio("raw_vs_handmade_ring", raw, best(rows, func(r *Row) bool { return r.Collate == "pool" }), nil, "against")
-	ratio("raw_vs_zero_workers", raw, find(rows, caseRaw+"/DataLoader/default/w0/uint8"), atLeast(1.2), "against")
-	ratio("raw_vs_best_zero_workers", raw, find(rows, caseRaw+"/DataLoader/best/w0/uint8"), nil, "against")
-	ratio("tokens_vs_memmap", tokens, find(rows, caseTokens+"/memmap/uint16"), atLeast(4), "equal dtype uint16, against")
-	ratio("tokens_vs_memmap_kept", tokens, find(rows, caseTokens+"/memmap kept/uint16"), nil, "against")
-	ratio("tokens_int64_vs_memmap_int64", wide, find(rows, caseTokens+"/memmap/int64"), nil, "against")
-	ratio("tokens_vs_best_workers", tokens, bestWithWorkers(rows, caseTokens), nil, "best row with workers:")
-	cpuFigures(figures, raw, workers)
-	return figures
+	f := figuresOfRows{rows: rows, ceilings: ceilings, figures: map[string]Figure{}}
+	f.raw()
+	f.tokens()
+	f.tar()
+	f.tarSmall()
+	return f.figures
 }
 
-func cpuFigures(figures map[string]Figure, raw, workers *Row) {
-	if raw == nil {
+// figuresOfRows collects figures case by case.
+type figuresOfRows struct {
+	rows, ceilings []Row
+	figures        map[string]Figure
+}
+
+// ratio adds how many times as fast one row is as another, if both ran.
+func (f figuresOfRows) ratio(name string, above, below *Row, t *target, note string) {
+	if above != nil && below != nil {
+		s := spreadOf(ratios(above.repeats["mb_per_s"], below.repeats["mb_per_s"]))
+		f.figures[name] = figureOf(s, "ratio", t, note+" "+below.key)
+	}
+}
+
+// shares adds how close a row comes to the bare loops of its case.
+func (f figuresOfRows) shares(prefix string, row *Row, t *target) {
+	if row == nil {
 		return
 	}
-	cpu := raw.repeats["cpu_s_per_gb"]
-	figures["raw_cpu_s_per_gb"] = figureOf(spreadOf(cpu), "CPU s/GB", atMost(0.30), "daemon and trainer, without the consumer's touching")
-	if workers != nil {
-		figures["raw_cpu_vs_best_workers"] = figureOf(spreadOf(ratios(cpu, workers.repeats["cpu_s_per_gb"])),
+	f.ratio(prefix+"_share_of_bare_loop", row, find(f.ceilings, row.Case+"/bare loop"), t, "of")
+	f.ratio(prefix+"_share_of_consumed_bare_loop", row, find(f.ceilings, row.Case+"/bare loop + consumer"), nil, "of")
+}
+
+func (f figuresOfRows) raw() {
+	raw, workers := find(f.rows, caseRaw+"/stoker/uint8"), bestWithWorkers(f.rows, caseRaw, loaderDataLoader)
+	f.shares("raw", raw, atLeast(0.85))
+	f.ratio("raw_vs_best_workers", raw, workers, atLeast(4), "best row with workers:")
+	f.ratio("raw_vs_handmade_ring", raw, best(f.rows, func(r *Row) bool { return r.Collate == "pool" }), nil, "against")
+	f.ratio("raw_vs_zero_workers", raw, find(f.rows, caseRaw+"/DataLoader/default/w0/uint8"), atLeast(1.2), "against")
+	f.ratio("raw_vs_best_zero_workers", raw, find(f.rows, caseRaw+"/DataLoader/best/w0/uint8"), nil, "against")
+	f.cpu("raw", raw, atMost(0.30))
+	if raw != nil && workers != nil {
+		f.figures["raw_cpu_vs_best_workers"] = figureOf(spreadOf(ratios(raw.repeats["cpu_s_per_gb"], workers.repeats["cpu_s_per_gb"])),
 			"ratio", atMost(0.25), "of the CPU of "+workers.key)
+	}
+}
+
+func (f figuresOfRows) tokens() {
+	tokens, wide := find(f.rows, caseTokens+"/stoker/uint16"), find(f.rows, caseTokens+"/stoker/int64")
+	f.shares("tokens", tokens, atLeast(0.70))
+	f.ratio("tokens_vs_memmap", tokens, find(f.rows, caseTokens+"/memmap/uint16"), atLeast(4), "equal dtype uint16, against")
+	f.ratio("tokens_vs_memmap_kept", tokens, find(f.rows, caseTokens+"/memmap kept/uint16"), nil, "against")
+	f.ratio("tokens_int64_vs_memmap_int64", wide, find(f.rows, caseTokens+"/memmap/int64"), nil, "against")
+	f.ratio("tokens_vs_best_workers", tokens, bestWithWorkers(f.rows, caseTokens, loaderDataLoader), nil, "best row with workers:")
+}
+
+func (f figuresOfRows) tar() {
+	tar := find(f.rows, caseTar+"/stoker/uint8")
+	f.shares("tar", tar, atLeast(0.85))
+	f.tarPeers("tar", tar, caseTar, atLeast(4))
+	f.cpu("tar", tar, atMost(0.30))
+}
+
+func (f figuresOfRows) tarSmall() {
+	small := find(f.rows, caseTarSmall+"/stoker/uint8")
+	f.shares("tar_4k", small, atLeast(0.6))
+	f.tarPeers("tar_4k", small, caseTarSmall, nil)
+	f.cpu("tar_4k", small, nil)
+}
+
+// tarPeers compares with the best of what reads tar shards in Python: with workers,
+// as training scripts do, and whatever the number of workers.
+func (f figuresOfRows) tarPeers(prefix string, row *Row, data string, t *target) {
+	f.ratio(prefix+"_vs_tarfile_workers", row, bestWithWorkers(f.rows, data, loaderTarfile), t, "best row with workers:")
+	f.ratio(prefix+"_vs_tarfile", row, bestOf(f.rows, data, loaderTarfile), nil, "best row:")
+	f.ratio(prefix+"_vs_webdataset", row, bestWithWorkers(f.rows, data, loaderWebDataset), t, "best row with workers:")
+	f.ratio(prefix+"_vs_webdataset_any", row, bestOf(f.rows, data, loaderWebDataset), nil, "best row:")
+}
+
+func (f figuresOfRows) cpu(prefix string, row *Row, t *target) {
+	if row != nil {
+		f.figures[prefix+"_cpu_s_per_gb"] = figureOf(spreadOf(row.repeats["cpu_s_per_gb"]), "CPU s/GB", t,
+			"daemon and trainer, without the consumer's touching")
+	}
+}
+
+// memoryFigures adds the daemon's memory while it serves raw files and small members.
+func (c *comparison) memoryFigures() {
+	for name, data := range map[string]string{"daemon_pss_mb": caseRaw, "tar_4k_daemon_pss_mb": caseTarSmall} {
+		if row := find(c.report.Rows, data+"/stoker/uint8"); row != nil {
+			c.report.Figures[name] = memoryFigure(row, c.rings[data].TotalBytes, caseNamed(c.data, data).samples)
+		}
 	}
 }
 
 // memoryFigure checks the daemon's memory against 64 MiB, its rings, and 16
 // bytes of location a sample.
-func memoryFigure(raw *Row, ringBytes, samples int64) Figure {
+func memoryFigure(row *Row, ringBytes, samples int64) Figure {
 	bound := float64(64<<20+ringBytes+16*samples) / (1 << 20)
-	return figureOf(spreadOf(raw.repeats["daemon_pss_mb"]), "MiB", atMost(bound),
+	return figureOf(spreadOf(row.repeats["daemon_pss_mb"]), "MiB", atMost(bound),
 		fmt.Sprintf("bound = 64 MiB + %.1f MiB of ring + 16 bytes for each of %d samples", float64(ringBytes)/(1<<20), samples))
 }
 

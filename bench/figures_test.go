@@ -34,6 +34,15 @@ func madeRows(t *testing.T) (rows, ceilings []Row) {
 		caseRaw + "/DataLoader/pool/w2/uint8":    4000,
 		caseTokens + "/stoker/uint16":            1500,
 		caseTokens + "/memmap/uint16":            500,
+
+		caseTar + "/stoker/uint8":                  5400,
+		caseTar + "/tarfile/best/w0/uint8":         4000,
+		caseTar + "/tarfile/mapped/w1/uint8":       900,
+		caseTar + "/tarfile/extractfile/w2/uint8":  1200,
+		caseTar + "/webdataset/best/w0/uint8":      1000,
+		caseTar + "/webdataset/best/w2/uint8":      540,
+		caseTarSmall + "/stoker/uint8":             3000,
+		caseTarSmall + "/tarfile/default/w1/uint8": 150,
 	}
 	for _, spec := range append(rowSpecs(), residentSpecs()...) {
 		mb, found := speeds[spec.name()]
@@ -77,6 +86,11 @@ func TestFiguresFromMadeUpRows(t *testing.T) {
 		{"tokens_vs_memmap", 3, false},
 		{"raw_cpu_s_per_gb", 0.15, true},
 		{"raw_cpu_vs_best_workers", 0.15 / 0.75, true},
+		{"tar_share_of_bare_loop", 0.9, true},
+		{"tar_4k_share_of_bare_loop", 0.5, false},
+		{"tar_vs_tarfile_workers", 6, true},
+		{"tar_vs_webdataset", 10, true},
+		{"tar_cpu_s_per_gb", 1000.0/5400 - 0.05, true},
 	} {
 		f, found := figures[test.name]
 		if !found || f.Met == nil {
@@ -94,8 +108,59 @@ func TestFiguresFromMadeUpRows(t *testing.T) {
 
 func TestBestRowWithWorkersIgnoresNoWorkersAndInformativeRows(t *testing.T) {
 	rows, _ := madeRows(t)
-	if got := bestWithWorkers(rows, caseRaw); got == nil || got.key != caseRaw+"/DataLoader/best/w2/uint8" {
+	if got := bestWithWorkers(rows, caseRaw, loaderDataLoader); got == nil || got.key != caseRaw+"/DataLoader/best/w2/uint8" {
 		t.Errorf("got %v", got)
+	}
+}
+
+func TestPeersOfTarShardsAreShownWithoutWorkersToo(t *testing.T) {
+	figures := rowFigures(madeRows(t))
+	for name, want := range map[string]float64{"tar_vs_tarfile": 1.35, "tar_vs_webdataset_any": 5.4, "tar_4k_vs_tarfile_workers": 20} {
+		if f := figures[name]; !near(f.Value, want) || f.Met != nil {
+			t.Errorf("%s: %+v, want %g and no target", name, f, want)
+		}
+	}
+}
+
+func TestScanFiguresTakeTheWorstSet(t *testing.T) {
+	sets := []*scanSet{{name: "100k"}, {name: "4k"}, {name: "1e6", data: TarData{Samples: 1_000_000}}}
+	for range 3 {
+		sets[0].add(ScanResult{Samples: 10, PagesNs: []int64{90, 100, 900}, ScanNs: []int64{100, 100, 1000}, LintNs: []int64{250, 150, 1500}})
+		sets[1].add(ScanResult{Samples: 10, PagesNs: []int64{70, 70, 70}, ScanNs: []int64{100, 100, 100}, LintNs: []int64{220, 220, 220}})
+		sets[2].add(ScanResult{Samples: 10, PagesNs: []int64{2000}, ScanNs: []int64{1000}, LintNs: []int64{1000}})
+	}
+	figures := map[string]Figure{}
+	scanFigures(figures, sets, []float64{2500, 1500, 1200})
+	for name, want := range map[string]struct {
+		value float64
+		met   bool
+	}{"index_scan_share": {0.7, false}, "index_vs_tarfile": {15, true}, "lint_vs_scan": {2.2, false}} {
+		f := figures[name]
+		if !near(f.Value, want.value) || f.Met == nil || *f.Met != want.met {
+			t.Errorf("%s: %+v, want %+v", name, f, want)
+		}
+	}
+	if f := figures["index_scan_share_100k"]; !near(f.Value, 0.9) || f.Met != nil {
+		t.Errorf("share of one set: %+v", f)
+	}
+	if f := figures["index_1e6_s"]; !near(f.Value, 0.1) {
+		t.Errorf("seconds: %+v", f)
+	}
+}
+
+func TestSharesOfShardsCoverAllAndAreNeverEmpty(t *testing.T) {
+	all := []string{"a", "b", "c", "d", "e", "f", "g"}
+	var got []string
+	for part := range 3 {
+		got = append(got, shareOf(all, part, 3)...)
+	}
+	if !slices.Equal(got, all) {
+		t.Errorf("got %v", got)
+	}
+	for part := range 5 {
+		if got := shareOf(all[:2], part, 5); len(got) != 1 {
+			t.Errorf("part %d of 5: %v", part, got)
+		}
 	}
 }
 
@@ -124,6 +189,26 @@ func TestConsumerIsTakenOutOfEachRepeatAndNeverBelowZero(t *testing.T) {
 }
 
 func near(a, b float64) bool { return a-b < 1e-9 && b-a < 1e-9 }
+
+func TestQuickRunsKeepTheRowsThatTargetsNeed(t *testing.T) {
+	all, ceilings := madeRows(t)
+	specs := append(rowSpecs(), residentSpecs()...)
+	var kept []Row
+	for i, spec := range specs {
+		if !spec.thorough() {
+			kept = append(kept, all[i])
+		}
+	}
+	quick := rowFigures(kept, ceilings)
+	for name, f := range rowFigures(all, ceilings) {
+		if _, found := quick[name]; f.Met != nil && !found {
+			t.Errorf("quick runs have no figure %s", name)
+		}
+	}
+	if len(kept) > 34 {
+		t.Errorf("%d rows in quick runs: more than 4 minutes can hold", len(kept))
+	}
+}
 
 func TestRowNamesAreUnique(t *testing.T) {
 	seen := map[string]bool{}
@@ -212,7 +297,7 @@ func TestPrintShowsEveryMissBesideItsTarget(t *testing.T) {
 	if missed := r.Missed(); !slices.Contains(missed, "tokens_vs_memmap") {
 		t.Errorf("missed: %v", missed)
 	}
-	for _, want := range []string{"MISSED: ", "tokens_vs_memmap", ">= 4", "DataLoader *", "bare loop + consumer", "a CPU, 2 cores"} {
+	for _, want := range []string{"MISSED: ", "tokens_vs_memmap", ">= 4", "DataLoader *", "bare loop + consumer", "a CPU, 2 cores", "tar-4k", "webdataset", "extractfile"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("the table lacks %q:\n%s", want, out.String())
 		}

@@ -28,6 +28,7 @@ type Machine struct {
 	Python           string    `json:"python"`
 	Torch            string    `json:"torch"`
 	Numpy            string    `json:"numpy"`
+	WebDataset       string    `json:"webdataset,omitempty"`
 	HugePages        string    `json:"transparent_huge_pages"`
 	HugePagesShmem   string    `json:"transparent_huge_pages_shmem"`
 	Commit           string    `json:"commit"`

@@ -6,30 +6,39 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 )
 
-// figureSteps is how many steps of progress measureFigures takes.
-const figureSteps = 5
+// figureStep measures some figures that no row shows.
+type figureStep struct {
+	group, label string
+	measure      func(context.Context) error
+}
+
+// figureSteps are those of the cases that were asked for.
+func (c *comparison) figureSteps() []figureStep {
+	steps := []figureStep{
+		{"", "first batch in a new process", c.firstBatches},
+		{GroupTokens, "open 10^8 samples", c.openLarge},
+		{GroupTokens, fmt.Sprintf("memory and allocations over %d batches", c.o.SteadyBatches), c.steady},
+		{GroupTar, "scan tar shards", c.scans},
+		{GroupRaw, "the same files as read from the device", c.asRead},
+	}
+	if c.o.Quick { // the last is informative, and about as long as all others
+		steps = steps[:len(steps)-1]
+	}
+	return slices.DeleteFunc(steps, func(s figureStep) bool { return !c.o.runs(s.group) })
+}
 
 // measureFigures measures what no row shows: time to the first batch in a new
-// process, opening large datasets, memory and allocations over many batches.
+// process, opening large datasets, memory and allocations over many batches, scans.
 func (c *comparison) measureFigures(ctx context.Context) error {
-	c.step("first batch in a new process")
-	if err := c.firstBatches(ctx); err != nil {
-		return err
-	}
-	c.step("open 10^8 samples")
-	if err := c.openLarge(ctx); err != nil {
-		return err
-	}
-	c.step(fmt.Sprintf("memory and allocations over %d batches", c.o.SteadyBatches))
-	if err := c.steady(ctx); err != nil {
-		return err
-	}
-	c.step("the same files as read from the device")
-	if err := c.asRead(ctx); err != nil {
-		return err
+	for _, step := range c.figureSteps() {
+		c.step(step.label)
+		if err := step.measure(ctx); err != nil {
+			return err
+		}
 	}
 	c.step("done")
 	return nil
@@ -43,10 +52,10 @@ func (c *comparison) asRead(ctx context.Context) error {
 	if c.o.PageCache == PageCacheRead {
 		return nil
 	}
-	if err := c.data.evict(); err != nil {
+	if err := c.data.evict(GroupRaw); err != nil {
 		return err
 	}
-	if err := c.data.warm(ctx); err != nil {
+	if err := c.data.warm(ctx, GroupRaw); err != nil {
 		return err
 	}
 	var rows, ceilings []Row
@@ -100,6 +109,7 @@ func (c *comparison) asReadFigures(rows, ceilings []Row) {
 
 // freshCase is one dataset whose first batch is timed.
 type freshCase struct {
+	group   string
 	figure  string
 	target  *target
 	note    string
@@ -113,12 +123,17 @@ func (c *comparison) firstBatches(ctx context.Context) error {
 	sparse := map[string]any{"block_size": sparseBlock}
 	cases := []freshCase{
 		{
-			"first_batch_ms_1e4", atMost(100), fmt.Sprintf("%d raw files of 100 KB, batch 64, in a new process", c.o.RawFiles),
+			GroupRaw, "first_batch_ms_1e4", atMost(100), fmt.Sprintf("%d raw files of 100 KB, batch 64, in a new process", c.o.RawFiles),
 			datasetRaw, map[string]any{},
 		},
-		{"first_batch_ms_1e7", atMost(100), "10^7 rows of tokens, block 15, in a new process", datasetSparse7, sparse},
-		{"open_1e8_ms", atMost(1000), "10^8 rows of tokens, order global: to the first batch, in a new process", datasetSparse8, sparse},
+		{GroupTokens, "first_batch_ms_1e7", atMost(100), "10^7 rows of tokens, block 15, in a new process", datasetSparse7, sparse},
+		{GroupTokens, "open_1e8_ms", atMost(1000), "10^8 rows of tokens, order global: to the first batch, in a new process", datasetSparse8, sparse},
+		{
+			GroupTar, "first_batch_ms_tar", nil, fmt.Sprintf("%d members of 4 KiB of tar shards, batch 64, in a new process", c.o.TarSamples),
+			datasetTarSmall, map[string]any{"select": []string{tarPart}},
+		},
 	}
+	cases = slices.DeleteFunc(cases, func(f freshCase) bool { return !c.o.runs(f.group) })
 	argument, err := json.Marshal(map[string]any{"cases": cases, "batch_size": batchSize, "repeats": c.o.Repeats, "seed": 7})
 	if err != nil {
 		return err
@@ -177,7 +192,7 @@ func (c *comparison) heapOfSessions(ctx context.Context, dataset string) (heap f
 		return 0, nil, err
 	}
 	for range sessionsForMemory {
-		s, err := c.daemon.openSession(dataset, batchSize, sparseBlock, "global")
+		s, err := c.daemon.openSession(sessionSpec{dataset: dataset, blockSize: sparseBlock})
 		if err != nil {
 			return 0, nil, err
 		}

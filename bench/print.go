@@ -3,6 +3,7 @@ package bench
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"text/tabwriter"
 )
@@ -17,13 +18,21 @@ func (r *Report) Print(w io.Writer) error {
 	}
 	out := &printer{w: w}
 	out.line("%s, %d cores%s, %.0f GiB, Linux %s, %s", m.CPU, m.Cores, virtual, float64(m.MemoryBytes)/(1<<30), m.Kernel, m.Filesystem)
-	out.line("%s, Python %s, torch %s, numpy %s; huge pages %s (shmem %s)", m.Go, m.Python, m.Torch, m.Numpy, m.HugePages, m.HugePagesShmem)
+	webdataset := ""
+	if m.WebDataset != "" {
+		webdataset = ", webdataset " + m.WebDataset
+	}
+	out.line("%s, Python %s, torch %s, numpy %s%s; huge pages %s (shmem %s)", m.Go, m.Python, m.Torch, m.Numpy, webdataset, m.HugePages, m.HugePagesShmem)
 	out.line("%s, commit %s; %d repeats of %.2f s, interleaved, page cache warm (as %s), batch %d, %d reader threads",
 		m.Date.Format("2006-01-02 15:04 UTC"), m.Commit, r.Settings.Repeats, r.Settings.SectionSeconds,
 		r.Settings.PageCache, r.Settings.BatchSize, r.Settings.ReaderThreads)
-	for _, data := range []string{caseRaw, caseTokens} {
-		out.line("")
-		out.rows(data, r)
+	memory := true // shown once, with the first case
+	for _, of := range allCases(Data{}) {
+		if slices.ContainsFunc(r.Rows, func(row Row) bool { return row.Case == of.name }) {
+			out.line("")
+			out.rows(of.name, r, memory)
+			memory = false
+		}
 	}
 	out.line("")
 	out.figures(r)
@@ -54,7 +63,8 @@ func (p *printer) table(lines [][]string) {
 	}
 }
 
-func (p *printer) rows(data string, r *Report) {
+// rows shows a case, and what memory can do if asked.
+func (p *printer) rows(data string, r *Report, memory bool) {
 	lines := [][]string{{
 		data, "workers", "collate", "dtype", "samples/s", "MB/s", "(min..max)", "CPU s/GB", "consumer", "first ms", "PSS MB", "stalled",
 	}}
@@ -64,7 +74,7 @@ func (p *printer) rows(data string, r *Report) {
 		}
 	}
 	for _, row := range r.Ceilings {
-		if row.Case == data || (row.Case == "memory" && data == caseRaw) {
+		if row.Case == data || row.Case == caseMemory && memory {
 			lines = append(lines, row.cells(false))
 		}
 	}
@@ -88,7 +98,7 @@ func (r Row) cells(loader bool) []string {
 	if !loader {
 		return cells
 	}
-	if strings.HasPrefix(r.Loader, "DataLoader") {
+	if hasWorkers(r.Loader) {
 		cells[1] = fmt.Sprint(r.Workers)
 	}
 	return append(cells, fmt.Sprintf("%.3f", r.ConsumerCPUSPerGB), fmt.Sprintf("%.1f", r.FirstBatchMs),

@@ -23,16 +23,20 @@ type Report struct {
 
 // Settings says how the rows were run.
 type Settings struct {
-	Repeats        int     `json:"repeats"`
-	SectionSeconds float64 `json:"section_seconds"`
-	BatchSize      int     `json:"batch_size"`
-	RawFiles       int     `json:"raw_files"`
-	TokenBytes     int64   `json:"token_bytes"`
-	ReaderThreads  int     `json:"reader_threads"`
-	RawSlots       int     `json:"raw_slots"`
-	TokenSlots     int     `json:"token_slots"`
-	TookSeconds    float64 `json:"took_seconds"`
-	PageCache      string  `json:"page_cache"`
+	Repeats        int            `json:"repeats"`
+	SectionSeconds float64        `json:"section_seconds"`
+	BatchSize      int            `json:"batch_size"`
+	Cases          []string       `json:"cases"` // groups
+	RawFiles       int            `json:"raw_files"`
+	TokenBytes     int64          `json:"token_bytes"`
+	TarSamples     int            `json:"tar_samples"`  // of 4 KiB
+	ScanSamples    int            `json:"scan_samples"` // tiny ones that are only scanned
+	ReaderThreads  int            `json:"reader_threads"`
+	RawSlots       int            `json:"raw_slots"`
+	TokenSlots     int            `json:"token_slots"`
+	Slots          map[string]int `json:"slots"` // of each case that ran
+	TookSeconds    float64        `json:"took_seconds"`
+	PageCache      string         `json:"page_cache"`
 }
 
 // Row is one loader on one case: medians over the repeats, and Spread with the

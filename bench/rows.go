@@ -2,16 +2,8 @@ package bench
 
 import (
 	"maps"
+	"slices"
 	"strings"
-)
-
-// batchSize is that of all rows.
-const batchSize = 64
-
-// Names of the cases and of what they read.
-const (
-	caseRaw    = "raw-100k"
-	caseTokens = "tokens-2048"
 )
 
 // rowSpec is one row before it has run.
@@ -20,7 +12,7 @@ type rowSpec struct {
 	source  string // which Python source
 	data    string // case
 	workers int
-	collate string // "", "default", "best", "pool"
+	collate string // "", "default", "best", "pool", "mapped", "extractfile"
 	dtype   string
 	note    string
 	// informative rows are context: no figure is made of them, and their sections
@@ -35,52 +27,60 @@ func (s rowSpec) name() string {
 	if s.collate != "" {
 		parts = append(parts, s.collate)
 	}
-	if s.source == "dataloader" {
+	if hasWorkers(s.loader) {
 		parts = append(parts, "w"+string(rune('0'+s.workers)))
 	}
 	return strings.Join(append(parts, s.dtype), "/")
 }
 
-// sampleBytes is how many source bytes make one sample of a case.
-func sampleBytes(data string) int64 {
-	if data == caseRaw {
-		return rawFileBytes
-	}
-	return 2 * (tokenBlock + 1)
+// Loaders that run inside torch's DataLoader.
+const (
+	loaderDataLoader = "DataLoader"
+	loaderTarfile    = "tarfile"
+	loaderWebDataset = "webdataset"
+)
+
+// hasWorkers tells whether a loader has worker processes, be it none of them.
+func hasWorkers(loader string) bool {
+	return loader == loaderDataLoader || loader == loaderTarfile || loader == loaderWebDataset
 }
 
-// shapes are those of one sample's tensors, equal for all rows of a case.
-func shapes(data string) [][]int64 {
-	if data == caseRaw {
-		return [][]int64{{rawFileBytes}}
+// thorough tells whether quick runs leave a row out: no figure with a target needs it,
+// and it is rarely the best of its kind.
+func (s rowSpec) thorough() bool {
+	isTar := groupOf(s.data) == GroupTar
+	switch s.collate {
+	case "mapped", "extractfile":
+		return true
+	case "pool":
+		return s.workers == 1
+	case "default":
+		return s.workers == 1 || isTar && s.workers == 0
+	case "best":
+		return isTar && (s.loader == loaderWebDataset && s.workers == 0 || s.loader == loaderTarfile && s.workers == 1)
 	}
-	return [][]int64{{tokenBlock}, {tokenBlock}}
+	return s.informative && s.source != "resident"
 }
 
 // config is what the row's Python process is started with.
 func (s rowSpec) config(d Data) map[string]any {
+	of := caseNamed(d, s.data)
 	c := map[string]any{
 		"loader": s.source, "case": s.data, "workers": s.workers, "collate": s.collate,
-		"dtype": s.dtype, "shapes": shapes(s.data), "batch_size": batchSize, "seed": 7,
-		"block_size": tokenBlock, "file_bytes": rawFileBytes,
+		"dtype": s.dtype, "shapes": of.shapes, "batch_size": batchSize, "seed": 7,
+		"dataset": of.dataset, "samples": of.samples, "path": of.dir, "column": of.column,
 	}
-	if s.data == caseRaw {
-		c["path"], c["files"], c["dataset"] = d.RawDir, d.RawList, datasetRaw
-	} else {
-		c["path"], c["dataset"] = d.Tokens, datasetTokens
-		c["tokens"] = d.TokenRows*tokenBlock + 1
+	switch of.group {
+	case GroupRaw:
+		c["files"], c["file_bytes"] = d.RawList, of.sampleBytes
+	case GroupTokens:
+		c["path"], c["block_size"], c["tokens"] = d.Tokens, of.blockSize, d.TokenRows*tokenBlock+1
+	case GroupTar:
+		c["members"], c["part"], c["select"] = of.tarData(d).List, tarPart, of.parts
 	}
 	maps.Copy(c, s.options)
 	return c
 }
-
-// Names of the datasets in the daemon.
-const (
-	datasetRaw     = "bench-raw"
-	datasetTokens  = "bench-tokens"
-	datasetSparse7 = "bench-sparse-1e7"
-	datasetSparse8 = "bench-sparse-1e8"
-)
 
 // rowSpecs are all rows, in the order in which they run and are shown.
 func rowSpecs() []rowSpec {
@@ -94,7 +94,7 @@ func rowSpecs() []rowSpec {
 	specs = append(specs, dataLoaderRows(caseRaw, "uint8")...)
 	for workers := 1; workers <= 2; workers++ {
 		specs = append(specs, rowSpec{
-			loader: "DataLoader", source: "dataloader", data: caseRaw, dtype: "uint8", workers: workers,
+			loader: loaderDataLoader, source: "dataloader", data: caseRaw, dtype: "uint8", workers: workers,
 			collate: "pool", informative: true,
 			note: "a hand-made shared ring, no collate: a batch that the user keeps is overwritten",
 		})
@@ -109,19 +109,42 @@ func rowSpecs() []rowSpec {
 			options: map[string]any{"keep_map": true}, note: "get_batch with one map for all batches",
 		},
 	)
-	return append(specs, dataLoaderRows(caseTokens, "uint16")...)
+	specs = append(specs, dataLoaderRows(caseTokens, "uint16")...)
+	specs = append(specs, tarRows(caseTar)...)
+	return append(specs, tarRows(caseTarSmall)...)
 }
 
 func dataLoaderRows(data, dtype string) []rowSpec {
+	return withWorkers(rowSpec{loader: loaderDataLoader, source: "dataloader", data: data, dtype: dtype}, "default", "best")
+}
+
+// withWorkers are rows of 0, 1 and 2 workers for each collate.
+func withWorkers(spec rowSpec, collates ...string) []rowSpec {
 	var specs []rowSpec
-	for _, collate := range []string{"default", "best"} {
-		for workers := range 3 {
-			specs = append(specs, rowSpec{
-				loader: "DataLoader", source: "dataloader", data: data, dtype: dtype, workers: workers, collate: collate,
-			})
+	for _, spec.collate = range collates {
+		for spec.workers = range 3 {
+			specs = append(specs, spec)
 		}
 	}
 	return specs
+}
+
+// tarRows are all rows of a case of tar shards.
+func tarRows(data string) []rowSpec {
+	listed := rowSpec{loader: loaderTarfile, source: "tarfile", data: data, dtype: "uint8"}
+	mapped, extracted := listed, listed
+	mapped.note = "copied out of memory maps of the shards, which count as its memory"
+	extracted.note = "TarFile.extractfile for each member"
+	extracted.collate, extracted.workers, extracted.informative = "extractfile", 2, true
+	sequential := rowSpec{
+		loader: loaderWebDataset, source: "webdataset", data: data, dtype: "uint8",
+		note: "reads shards from end to end, shuffles in a buffer of 1000 samples",
+	}
+	return slices.Concat(
+		[]rowSpec{{loader: "stoker", source: "stoker", data: data, dtype: "uint8"}},
+		withWorkers(listed, "default", "best"), withWorkers(mapped, "mapped"), []rowSpec{extracted},
+		withWorkers(sequential, "best"),
+	)
 }
 
 // residentSpecs are the consumer alone, for each kind of batch.
@@ -129,7 +152,7 @@ func residentSpecs() []rowSpec {
 	spec := func(data, dtype string) rowSpec {
 		return rowSpec{loader: "consumer alone", source: "resident", data: data, dtype: dtype, informative: true}
 	}
-	return []rowSpec{spec(caseRaw, "uint8"), spec(caseTokens, "uint16"), spec(caseTokens, "int64")}
+	return []rowSpec{spec(caseRaw, "uint8"), spec(caseTokens, "uint16"), spec(caseTokens, "int64"), spec(caseTar, "uint8"), spec(caseTarSmall, "uint8")}
 }
 
 // ceilingSpec is one bare loop.
@@ -150,13 +173,26 @@ func ceilingSpecs(d Data, threads int, slots map[string]int) []ceilingSpec {
 		Kind: "tokens", File: d.Tokens, RowBytes: 2 * (tokenBlock + 1), RowStride: 2 * tokenBlock,
 		Batch: batchSize, Threads: threads, Slots: slots[caseTokens], Seed: 7,
 	}
-	rawConsumed, tokensConsumed := raw, tokens
-	rawConsumed.Consumer, tokensConsumed.Consumer = true, true
+	specs := bareLoops(caseRaw, raw)
+	specs = append(specs, bareLoops(caseTokens, tokens)...)
+	for _, of := range allCases(d) {
+		if of.group == GroupTar {
+			t := of.tarData(d)
+			specs = append(specs, bareLoops(of.name, CeilingOptions{
+				Kind: "tar", Dir: t.Dir, List: t.List, RowBytes: of.sampleBytes,
+				Batch: batchSize, Threads: threads, Slots: slots[of.name], Seed: 7,
+			})...)
+		}
+	}
+	return append(specs, ceilingSpec{name: "memcpy, one core", data: caseMemory, options: CeilingOptions{Kind: "memcpy"}, informative: true})
+}
+
+// bareLoops are a loop without and with a consumer.
+func bareLoops(data string, options CeilingOptions) []ceilingSpec {
+	consumed := options
+	consumed.Consumer = true
 	return []ceilingSpec{
-		{name: "bare loop", data: caseRaw, options: raw},
-		{name: "bare loop + consumer", data: caseRaw, options: rawConsumed, informative: true},
-		{name: "bare loop", data: caseTokens, options: tokens},
-		{name: "bare loop + consumer", data: caseTokens, options: tokensConsumed, informative: true},
-		{name: "memcpy, one core", data: "memory", options: CeilingOptions{Kind: "memcpy"}, informative: true},
+		{name: "bare loop", data: data, options: options},
+		{name: "bare loop + consumer", data: data, options: consumed, informative: true},
 	}
 }

@@ -89,7 +89,7 @@ func (c *comparison) runRow(ctx context.Context, i int, row *Row) error {
 	return c.withConsumer(ctx, i, func(process *consumer) error {
 		a, err := process.run(ctx, c.section(spec.informative), 0, daemonPid)
 		if err == nil {
-			row.add(rowValues(a, sampleBytes(spec.data), daemonPid))
+			row.add(rowValues(a, caseNamed(c.data, spec.data).sampleBytes, daemonPid))
 		}
 		return err
 	})

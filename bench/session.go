@@ -26,21 +26,28 @@ type rawSession struct {
 	Took    time.Duration // from the request to its answer
 }
 
+// sessionSpec says which session to open: shuffled globally, batches of batchSize.
+type sessionSpec struct {
+	dataset   string
+	blockSize int      // token datasets only
+	parts     []string // tar datasets only: the selected ones
+}
+
 // openSession speaks hello and open on the session socket.
-func (d *daemon) openSession(dataset string, batchSize, blockSize int, order string) (*rawSession, error) {
+func (d *daemon) openSession(spec sessionSpec) (*rawSession, error) {
 	s := &rawSession{}
 	var err error
 	s.socket, err = unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, err
 	}
-	if err := s.open(d, dataset, batchSize, blockSize, order); err != nil {
-		return nil, errors.Join(fmt.Errorf("open dataset %q: %w", dataset, err), s.close())
+	if err := s.open(d, spec); err != nil {
+		return nil, errors.Join(fmt.Errorf("open dataset %q: %w", spec.dataset, err), s.close())
 	}
 	return s, nil
 }
 
-func (s *rawSession) open(d *daemon, dataset string, batchSize, blockSize int, order string) error {
+func (s *rawSession) open(d *daemon, spec sessionSpec) error {
 	bound := unix.NsecToTimeval(int64(30 * time.Second))
 	if err := unix.SetsockoptTimeval(s.socket, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &bound); err != nil {
 		return err
@@ -58,15 +65,8 @@ func (s *rawSession) open(d *daemon, dataset string, batchSize, blockSize int, o
 	if err := s.ask(hello, &answer); err != nil {
 		return err
 	}
-	request := map[string]any{
-		"type": "open", "dataset": dataset, "batch_size": batchSize, "order": order,
-		"world_size": 1, "transport": "ring", "window": 65536,
-	}
-	if blockSize > 0 { // token datasets only
-		request["block_size"] = blockSize
-	}
 	begin := time.Now()
-	if err := s.ask(request, &answer); err != nil {
+	if err := s.ask(spec.request(), &answer); err != nil {
 		return err
 	}
 	s.Took, s.Samples, s.Ring = time.Since(begin), answer.Samples, answer.Ring
@@ -74,6 +74,25 @@ func (s *rawSession) open(d *daemon, dataset string, batchSize, blockSize int, o
 		return fmt.Errorf("the daemon answered %s: %s", answer.Type, answer.Error)
 	}
 	return nil
+}
+
+// request is what a client would send to open the session.
+func (s sessionSpec) request() map[string]any {
+	request := map[string]any{
+		"type": "open", "dataset": s.dataset, "batch_size": batchSize, "order": "global",
+		"world_size": 1, "transport": "ring", "window": 65536,
+	}
+	if s.blockSize > 0 {
+		request["block_size"] = s.blockSize
+	}
+	if len(s.parts) > 0 {
+		columns := make([]map[string]any, len(s.parts))
+		for i, part := range s.parts {
+			columns[i] = map[string]any{"name": part, "parts": []string{part}}
+		}
+		request["select"] = columns
+	}
+	return request
 }
 
 // ask sends one packet, receives one, and closes descriptors that came with it.

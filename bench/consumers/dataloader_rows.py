@@ -189,6 +189,8 @@ class DataLoaderRow(Source):
         self.workers = int(config["workers"])
         self.collate = str(config["collate"])
         self.is_raw = str(config["case"]).startswith("raw")
+        # Otherwise the dataset makes whole batches.
+        self.sample_by_sample = self.collate in ("default", "extractfile")
         self.iterator: Any = None
         if self.is_raw:
             with open(config["files"], encoding="utf-8") as listing:
@@ -201,7 +203,7 @@ class DataLoaderRow(Source):
         options: dict[str, Any] = {"num_workers": self.workers}
         if self.workers:
             options |= {"prefetch_factor": READY_BATCHES_PER_WORKER, "persistent_workers": True}
-        if self.collate == "default":
+        if self.sample_by_sample:
             options |= {
                 "batch_size": self.batch_size,
                 "sampler": EndlessShuffle(len(dataset), self.seed),

@@ -34,7 +34,6 @@ from usage import cpu_ns_of_all, pss_bytes
 from verify import numbers_of
 
 WARM_UP_SHARE = 0.15  # of the timed section's length
-WARM_UP_BATCHES = 8  # more than any loader here keeps ready
 
 
 def source_for(config: dict[str, Any]) -> Source:
@@ -48,6 +47,14 @@ def source_for(config: dict[str, Any]) -> Source:
         from dataloader_rows import DataLoaderRow
 
         return DataLoaderRow(config)
+    if loader == "tarfile":
+        from tarfile_rows import TarfileRow
+
+        return TarfileRow(config)
+    if loader == "webdataset":
+        from webdataset_rows import WebDatasetRow
+
+        return WebDatasetRow(config)
     if loader == "memmap":
         from memmap_rows import MemmapRow
 
@@ -88,7 +95,7 @@ def run(source: Source, request: dict[str, Any]) -> dict[str, Any]:
     touch(next(batches))
     first_batch_ns = time.perf_counter_ns() - begin
     timed(batches, seconds * WARM_UP_SHARE, limit)
-    timed(batches, 10.0, WARM_UP_BATCHES)
+    timed(batches, 10.0, source.warm_up_batches)
     pids = [os.getpid(), *source.worker_pids()]
     if request.get("daemon_pid"):
         pids.append(int(request["daemon_pid"]))
@@ -125,13 +132,9 @@ def answer(source: Source, line: str) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Return what runs here; torch is looked up, not imported."""
-    torch = sys.modules.get("torch")
-    return {
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "torch": getattr(torch, "__version__", ""),
-    }
+    """Return what runs here; packages are looked up, not imported."""
+    found = {name: getattr(sys.modules.get(name), "__version__", "") for name in ("torch", "webdataset")}
+    return {"python": platform.python_version(), "numpy": np.__version__, **found}
 
 
 def main() -> None:

@@ -18,6 +18,8 @@ class Source:
         self.config = config
         self.batch_size = int(config["batch_size"])
         self.seed = int(config.get("seed", 0))
+        # Batches before the timed section: more than any loader here keeps ready.
+        self.warm_up_batches = 8
 
     def open(self) -> Iterator[tuple[Any, ...]]:
         """Return an endless iterator of batches, each a tuple of [batch_size, ...] tensors."""

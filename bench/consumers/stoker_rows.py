@@ -16,15 +16,18 @@ class StokerRow(Source):
 
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__(config)
-        self.is_raw = str(config["case"]).startswith("raw")
+        # The column of whole files, "" for tokens.
+        self.column = str(config.get("column", ""))
         self.dataset: Any = None
         self.batches: Any = None
 
     def open(self) -> Iterator[tuple[Any, ...]]:
         """Open the dataset; the session begins with the first batch."""
         options: dict[str, Any] = {}
-        if not self.is_raw:
+        if not self.column:
             options["block_size"] = int(self.config["block_size"])
+        if self.config.get("select"):
+            options["select"] = self.config["select"]
         if self.config["dtype"] == "int64":
             options["dtype"] = torch.int64
         if self.config.get("transport"):
@@ -45,8 +48,8 @@ class StokerRow(Source):
     def _epochs(self) -> Iterator[tuple[Any, ...]]:
         while True:
             for batch in self.dataset:
-                if self.is_raw:
-                    yield (batch["data"].dense(),)
+                if self.column:
+                    yield (batch[self.column].dense(),)
                 else:
                     yield batch["x"], batch["y"]
 

@@ -16,6 +16,7 @@ from touch import array_of
 RAW_SALT = 0x7261_7700_0000_0000
 RAW_FILE_SHIFT = 20  # a file has fewer than 2**20 words
 TOKEN_SALT = 0x746F_6B65_0000_0000
+TAR_SMALL_SALT = 0x7461_7273_0000_0000  # of tar-4k; tar-100k holds the raw files
 
 _MULTIPLY_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MULTIPLY_2 = np.uint64(0x94D049BB133111EB)
@@ -30,7 +31,8 @@ def mix(words: Words) -> Words:
     z = words.astype(np.uint64)
     z = (z ^ (z >> np.uint64(30))) * _MULTIPLY_1
     z = (z ^ (z >> np.uint64(27))) * _MULTIPLY_2
-    return z ^ (z >> np.uint64(31))
+    mixed: Words = z ^ (z >> np.uint64(31))
+    return mixed
 
 
 def _unshift(words: Words, bits: int) -> Words:
@@ -50,14 +52,15 @@ def unmix(words: Words) -> Words:
     return _unshift(z, 30)
 
 
-def raw_numbers(rows: np.ndarray[Any, Any]) -> list[int]:
-    """Return the file number of each row of [B, file bytes] uint8, -1 for wrong bytes."""
+def file_numbers(rows: np.ndarray[Any, Any], salt: int, files: int) -> list[int]:
+    """Return the file (or member) number of each row of [B, file bytes] uint8, -1 for wrong bytes."""
     words = np.ascontiguousarray(rows).view("<u8")
-    starts = unmix(words[:, 0]) - np.uint64(RAW_SALT)
+    starts = unmix(words[:, 0]) - np.uint64(salt)
     steps = np.arange(words.shape[1], dtype=np.uint64)
-    expected = mix(starts[:, None] + np.uint64(RAW_SALT) + steps[None, :])
-    right = (expected == words).all(axis=1) & (starts % np.uint64(1 << RAW_FILE_SHIFT) == 0)
+    expected = mix(starts[:, None] + np.uint64(salt) + steps[None, :])
     numbers = starts >> np.uint64(RAW_FILE_SHIFT)
+    whole = (starts % np.uint64(1 << RAW_FILE_SHIFT) == 0) & (numbers < np.uint64(files))
+    right = (expected == words).all(axis=1) & whole
     return [int(n) if ok else -1 for n, ok in zip(numbers, right, strict=True)]
 
 
@@ -96,6 +99,7 @@ def numbers_of(batch: Sequence[Any], config: dict[str, Any]) -> list[int]:
     for array, shape in zip(arrays, config["shapes"], strict=True):
         if array.shape[1:] != tuple(shape) or array.dtype != np.dtype(config["dtype"]):
             return [-1] * array.shape[0]
-    if config["case"].startswith("raw"):
-        return raw_numbers(arrays[0])
-    return token_starts(arrays[0], arrays[1], int(config["tokens"]))
+    if config["case"] == "tokens-2048":
+        return token_starts(arrays[0], arrays[1], int(config["tokens"]))
+    salt = TAR_SMALL_SALT if config["case"] == "tar-4k" else RAW_SALT
+    return file_numbers(arrays[0], salt, int(config["samples"]))

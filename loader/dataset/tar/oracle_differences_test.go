@@ -30,8 +30,7 @@ func weRefuse(c *comparison, codes ...FaultCode) bool {
 	return false
 }
 
-// differences are all that are accepted. TestDifferencesFromTheOracleAreThoseListed
-// and FuzzOracle fail on any other.
+// differences are all that are accepted: the test below fails on any other.
 var differences = []difference{
 	{
 		name: "silent end",

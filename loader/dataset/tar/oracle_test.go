@@ -97,7 +97,7 @@ func startOracle(t *testing.T) *oracle {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		_ = in.Close() // ends it; an archive takes it 2 s at most
+		_ = in.Close() // ends it; an archive takes it 2 s of CPU time at most
 		if err := cmd.Wait(); err != nil {
 			t.Errorf("oracle: %v", err)
 		}

@@ -194,7 +194,7 @@ class Dataset(_Base):
         self._stream = Stream(self._options, self._use_torch)
         self._control = Control(partial(connect, self._options))
         self._failures = Failures()
-        self._iterator: Callable[[], BatchIterator | None] = _nothing  # a weak reference on the newest
+        self._newest: Callable[[], BatchIterator | None] = _nothing  # a weak reference on the newest
 
     # Iterating.
 
@@ -210,7 +210,7 @@ class Dataset(_Base):
             iterator = PartsIterator(stream, token, self._ask_names())
         else:
             iterator = BatchIterator(stream, token)
-        self._iterator = weakref.ref(iterator)
+        self._newest = weakref.ref(iterator)
         return iterator
 
     def __len__(self) -> int:
@@ -340,7 +340,7 @@ class Dataset(_Base):
 
     def _drop_ahead(self) -> None:
         """Stop what the newest iterator prepares."""
-        iterator = self._iterator()
+        iterator = self._newest()
         if iterator is not None:
             iterator._drop()
 

@@ -15,8 +15,9 @@ from ._arrays import Arrays
 from ._decode import Parts
 from ._gather import Gather
 from ._layout import Entry
+from ._threads import Pool
 from .batch import Batch
-from .pool import BatchWork, Failures, Pool, SampleWork, Work
+from .pool import BatchWork, Failures, SampleWork, Work
 from .sample import AskNames, Names, Rows
 from .session import SOCKET
 from .stats import CAUSES
@@ -195,7 +196,7 @@ class PooledIterator(BatchIterator):
         if run.pool is None:
             run.pool = Pool(plan.threads)
         # In this order: an interruption in between makes a batch be read again, never be missing.
-        run.pool.submit(work)
+        run.pool.submit(work.calls)
         run.ahead.append(work)
 
     def _wait(self, run: _Run, head: Work) -> bool:

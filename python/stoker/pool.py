@@ -1,4 +1,4 @@
-"""The threads that run transforms, and what they do to one batch.
+"""What the threads of a pool do to one batch: transforms, and their errors.
 
 Who does what
     The thread that iterates takes batches and submits each as a :class:`Work`. A
@@ -10,13 +10,6 @@ Memory
     A work refers to its batch, and so to its slot, until its last call has ended;
     afterwards only results do. A thread that has nothing to do refers to nothing.
 
-Ending
-    The threads know a :class:`_Shared`, never a :class:`Pool`: a pool that nobody
-    refers to stops them. They are daemon threads, so that a transform that never
-    returns cannot keep the interpreter from ending; at its end they are told to
-    stop and waited for, because a thread that is inside a library while its
-    interpreter goes can crash the process. A forked child has none of them.
-
 Errors
     What a transform raises is its sample's, whatever it is; also StopIteration,
     which would end an epoch in silence. What is no Exception (KeyboardInterrupt,
@@ -25,20 +18,13 @@ Errors
 
 from __future__ import annotations
 
-import _thread
-import atexit
-import contextlib
-import os
-import threading
-import time
-import weakref
 from collections.abc import Callable
 from functools import partial
-from queue import Empty, SimpleQueue
 from typing import Any, Final, NamedTuple
 
 from ._gather import Gather
 from ._layout import Entry
+from ._threads import Shared
 from .batch import Batch
 from .errors import StokerError, TransformError
 from .sample import Names, Rows, SampleName, describe
@@ -46,7 +32,6 @@ from .stats import FailedSample
 from .transforms import LEAVE_OUT, RAISE, SKIP, Plan
 
 FAILURES_LISTED: Final = 100
-_PATIENCE_SECONDS: Final = 10.0  # for what threads are doing when they are told to stop
 _REMEDY: Final = (
     "look at the cause, which is shown above; on_error='skip' leaves such samples out, next() goes on after"
 )
@@ -55,138 +40,6 @@ _REMEDIES: Final = {
     "on_error": "correct the function that was passed as on_error=",
 }
 _STOP: Final = object()  # in place of a result: there is an error to be raised
-
-
-class _Shared:
-    """What the threads of a pool share with it.
-
-    The iterating thread may be interrupted by Ctrl-C at any instruction. So it takes
-    no lock that the others need; it puts into queues, and takes out of them, which
-    is one step each.
-    """
-
-    def __init__(self, count: int) -> None:
-        self.pid = os.getpid()
-        self.count = count
-        self.calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
-        self.news: SimpleQueue[None] = SimpleQueue()  # one for each work that is done, and for all else to look at
-        self.ended: SimpleQueue[None] = SimpleQueue()  # one for each thread that has ended
-        self.lock = threading.Lock()  # the threads' own
-        self.stopped = False
-        self.urgent: BaseException | None = None
-
-    def stop(self) -> None:
-        """Make the threads end after the sample that they are at. A collector may call it anywhere."""
-        if os.getpid() == self.pid:
-            self.calls.put(None)  # each thread passes it on
-        self.stopped = True
-        self.news.put(None)
-
-    def join(self, until: float) -> None:
-        """Wait for the threads' end, at most until the monotonic time ``until``."""
-        try:
-            for _ in range(self.count if os.getpid() == self.pid else 0):
-                self.ended.get(timeout=max(0.0, until - time.monotonic()))
-        except Empty:
-            return
-
-    def interrupt(self, error: BaseException) -> None:
-        """Have the iterating thread raise an error at once."""
-        self.urgent = error
-        self.news.put(None)
-
-
-_running: weakref.WeakSet[_Shared] = weakref.WeakSet()
-
-
-def _stop_all() -> None:
-    running, until = list(_running), time.monotonic() + _PATIENCE_SECONDS
-    for shared in running:
-        shared.stop()
-    for shared in running:
-        shared.join(until)
-
-
-atexit.register(_stop_all)
-os.register_at_fork(after_in_child=_running.clear)
-
-
-def _begin(shared: _Shared) -> None:
-    """Start the threads of a pool; in a thread of its own, for an interrupted start would leave a broken one."""
-    started = 0
-    try:
-        for number in range(shared.count):
-            name = f"stoker-transform-{number}"
-            threading.Thread(target=_serve, args=(shared,), name=name, daemon=True).start()
-            started += 1
-    except Exception as error:  # the machine has no more
-        for _ in range(started, shared.count):
-            shared.ended.put(None)
-        shared.interrupt(error)
-        shared.stop()
-
-
-def _serve(shared: _Shared) -> None:
-    while (call := shared.calls.get()) is not None and not shared.stopped:
-        call()
-        del call  # or this thread would keep a batch while it waits for the next
-    shared.calls.put(None)
-    shared.ended.put(None)
-
-
-class Pool:
-    """Threads for one iterator.
-
-    Parameters
-    ----------
-    count : int
-        How many.
-    """
-
-    def __init__(self, count: int) -> None:
-        self._shared = shared = _Shared(count)
-        self._forgotten = weakref.finalize(self, shared.stop)
-        self._forgotten.atexit = False  # _stop_all is there for that
-        _running.add(shared)
-        _thread.start_new_thread(_begin, (shared,))
-
-    @property
-    def stopped(self) -> bool:
-        """Whether it was stopped: what is not done will never be."""
-        return self._shared.stopped
-
-    def submit(self, work: Work) -> None:
-        """Begin with a work; those submitted before it come first."""
-        for call in work.calls(self._shared):
-            self._shared.calls.put(call)
-
-    def wait(self, seconds: float | None) -> None:
-        """Wait until there is news: a work may be done, the pool may be stopped; or until the time is up.
-
-        Raises
-        ------
-        BaseException
-            What a transform raised that is no Exception, in whichever work.
-        """
-        shared = self._shared
-        with contextlib.suppress(Empty):
-            shared.news.get(timeout=seconds)
-        urgent, shared.urgent = shared.urgent, None
-        if urgent is not None:
-            raise urgent
-
-    def passed(self) -> None:
-        """Take note that a work was yielded without waiting: its news is none any more."""
-        with contextlib.suppress(Empty):
-            self._shared.news.get_nowait()
-
-    def stop(self, join: bool) -> None:
-        """Stop the threads; ``join``: wait for the samples that they are at, at most 10 s."""
-        shared = self._shared
-        if not shared.stopped:
-            shared.stop()
-            if join:
-                shared.join(time.monotonic() + _PATIENCE_SECONDS)
 
 
 class Failures:
@@ -259,11 +112,11 @@ class Work:
         self._raised: list[_Raised] = []
         self._failures: list[tuple[int, FailedSample]] = []  # by row
 
-    def calls(self, shared: _Shared) -> list[Callable[[], None]]:
+    def calls(self, shared: Shared) -> list[Callable[[], None]]:
         """What has to be called, by any threads, for the work to be done."""
         raise NotImplementedError
 
-    def _fail(self, shared: _Shared, row: int, step: str, error: BaseException) -> Any:
+    def _fail(self, shared: Shared, row: int, step: str, error: BaseException) -> Any:
         """Handle what a transform raised; returns a replacement, SKIP, or _STOP if it is to be raised."""
         if not isinstance(error, Exception):
             return self._raise(shared, row, step, error)
@@ -279,7 +132,7 @@ class Work:
         except BaseException as own:
             return self._raise(shared, row, "on_error", own)
 
-    def _raise(self, shared: _Shared, row: int, step: str, error: BaseException) -> Any:
+    def _raise(self, shared: Shared, row: int, step: str, error: BaseException) -> Any:
         frames = error.__traceback__
         error = error.with_traceback(frames.tb_next if frames else None)  # without ours, which refers to this work
         self._raised.append(_Raised(row, step, error))
@@ -296,7 +149,7 @@ class Work:
         """Name and number of a row; nothing if the batch has none."""
         return (self._names.try_row(row), self._numbers[row]) if self._numbers else (SampleName("", ""), -1)
 
-    def _end(self, shared: _Shared) -> None:
+    def _end(self, shared: Shared) -> None:
         """Say that the work is done."""
         failures = sorted(self._failures, key=lambda failure: failure[0])
         if self._raised:
@@ -335,7 +188,7 @@ class SampleWork(Work):
         self._results: list[list[Any]] = []
         self._left = 0
 
-    def calls(self, shared: _Shared) -> list[Callable[[], None]]:
+    def calls(self, shared: Shared) -> list[Callable[[], None]]:
         """See :class:`Work`. Each thread gets an equal share of the samples, in a row."""
         rows = len(self._numbers)
         share = max(1, -(-rows // shared.count))
@@ -347,7 +200,7 @@ class SampleWork(Work):
             for results, begin in zip(self._results, begins, strict=True)
         ]
 
-    def _call(self, shared: _Shared, results: list[Any], begin: int, end: int) -> None:
+    def _call(self, shared: Shared, results: list[Any], begin: int, end: int) -> None:
         skipped = errors = 0
         try:
             skipped, errors = self._share(shared, results, begin, end)
@@ -363,7 +216,7 @@ class SampleWork(Work):
             self._put_together(shared)
             self._end(shared)
 
-    def _share(self, shared: _Shared, results: list[Any], begin: int, end: int) -> tuple[int, int]:
+    def _share(self, shared: Shared, results: list[Any], begin: int, end: int) -> tuple[int, int]:
         """Transform some rows, up to one that is to be raised; returns how many were left out, and how many failed."""
         rows, transform = self._rows, self._plan.transform
         assert rows is not None
@@ -387,7 +240,7 @@ class SampleWork(Work):
                 results.append(result)
         return skipped, errors
 
-    def _put_together(self, shared: _Shared) -> None:
+    def _put_together(self, shared: Shared) -> None:
         results = [result for share in self._results for result in share]
         self._results = []
         if self._raised:
@@ -417,11 +270,11 @@ class BatchWork(Work):
         self._batch: Batch | None = batch
         self._prepare = prepare
 
-    def calls(self, shared: _Shared) -> list[Callable[[], None]]:
+    def calls(self, shared: Shared) -> list[Callable[[], None]]:
         """See :class:`Work`."""
         return [partial(self._call, shared)]
 
-    def _call(self, shared: _Shared) -> None:
+    def _call(self, shared: Shared) -> None:
         if shared.stopped:
             return
         result = self._transform(shared)
@@ -432,7 +285,7 @@ class BatchWork(Work):
         del result
         self._end(shared)
 
-    def _transform(self, shared: _Shared) -> Any:
+    def _transform(self, shared: Shared) -> Any:
         batch, self._batch, step = self._batch, None, "reading it"
         assert batch is not None
         assert self._plan.batch_transform is not None

@@ -26,7 +26,7 @@ from fake_daemon import FakeDaemon, Polite
 from torch.utils.data import DataLoader
 
 import stoker
-from stoker import pool
+from stoker import _threads
 from stoker.errors import (
     ChangedError,
     DaemonGoneError,
@@ -565,12 +565,28 @@ def test_close_in_another_thread_ends_a_wait(tmp_path: Path) -> None:
         iterating = threading.Thread(target=lambda: seen.extend(flat(ds)))
         iterating.start()
         assert entered.wait(10)
-        iterator = ds._iterator()
+        iterator = ds._newest()
         assert iterator is not None
         iterator._drop()
         iterating.join(20)
         assert seen == list(range(8))
         del iterator
+        ds.close()
+
+
+def test_a_transform_may_close_the_dataset(tmp_path: Path) -> None:
+    def transform(sample: stoker.Sample) -> int:
+        if sample.index == 5 and not closed:
+            closed.append(1)
+            ds._newest()._drop()
+        return sample.index
+
+    closed: list[int] = []
+    with FakeDaemon(tmp_path, Polite(samples=16)):
+        ds = dataset(tmp_path, transform=transform)
+        begin = time.monotonic()
+        assert flat(ds) == list(range(16))
+        assert time.monotonic() - begin < 8, "a thread does not wait for its own end"
         ds.close()
 
 
@@ -817,7 +833,7 @@ def test_threads_are_this_ranks_share_of_the_cpus(tmp_path: Path, monkeypatch: p
 def test_a_transform_that_never_returns_does_not_hold_the_next_iterator_for_ever(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pool, "_PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr(_threads, "_PATIENCE_SECONDS", 0.2)
     go_on = threading.Event()
 
     def stuck(sample: stoker.Sample) -> int:

@@ -4,7 +4,7 @@ Position: ``epoch`` and ``consumed`` say what has been *yielded*, never what the
 daemon has prepared ahead. A new iterator starts there if nothing was yielded
 since the position was set (by load, by set_epoch, by the end of an epoch), else
 at the start of the same epoch, as a new iterator over a list starts at its
-start. All ranks agree on it as long as they call the same methods.
+start, or of the next one if all of it was yielded. All ranks agree on it as long as they call the same methods.
 
 A pool of ``transform=`` takes batches (:meth:`Stream.fetch`) before their results
 are yielded (:meth:`Stream.passed`). What it has taken is not in the position, and
@@ -253,7 +253,14 @@ class Stream:
     def _start(self) -> tuple[int, int]:
         if self._next_epoch is not None and (self._next_epoch != self.epoch or self._yielded):
             return self._next_epoch, 0
-        return self.epoch, 0 if self._yielded else self.consumed
+        if not self._yielded:
+            return self.epoch, self.consumed
+        return (self.epoch + 1, 0) if self._all_yielded() else (self.epoch, 0)
+
+    def _all_yielded(self) -> bool:
+        """Whether the epoch is over, though nobody asked for more: some trainers count batches (Lightning, islice)."""
+        options, left = self.options, (self.samples or 0) - self.consumed
+        return self.samples is not None and left < (options.batch_size * options.world_size if options.drop_last else 1)
 
     # State.
 

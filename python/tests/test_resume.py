@@ -46,6 +46,20 @@ def test_a_state_continues_exactly_where_it_was_taken(shared_daemon: Daemon, who
         resumed.close()
 
 
+@pytest.mark.parametrize("drop_last", [False, True])
+@pytest.mark.parametrize("arguments", [{}, {"batch_transform": lambda batch: batch}])
+def test_a_trainer_that_counts_batches_gets_the_next_epoch(
+    shared_daemon: Daemon, whole: list[list[int]], drop_last: bool, arguments: dict[str, Any]
+) -> None:
+    ds = tokens(shared_daemon, drop_last=drop_last, **arguments)
+    for order in whole:
+        seen = samples_of(itertools.islice(ds, len(ds)))
+        assert seen == order[: len(seen)]
+        assert len(seen) == (len(ds) * 64 if drop_last else len(order))
+    assert samples_of(itertools.islice(ds, 2)) == samples_of(itertools.islice(ds, 2))
+    ds.close()
+
+
 def test_a_state_taken_between_epochs_begins_the_next(shared_daemon: Daemon, whole: list[list[int]]) -> None:
     ds = tokens(shared_daemon)
     list(ds)

@@ -38,6 +38,8 @@ class Shared:
     def __init__(self, count: int) -> None:
         self.pid = os.getpid()
         self.count = count
+        self.alive = count  # of them not yet waited for
+        self.threads: list[threading.Thread] = []
         self.calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self.news: SimpleQueue[None] = SimpleQueue()  # one for each work that is done, and for all else to look at
         self.ended: SimpleQueue[None] = SimpleQueue()  # one for each thread that has ended
@@ -58,10 +60,16 @@ class Shared:
         if os.getpid() != self.pid or threading.get_ident() in self.members:
             return
         try:
-            for _ in range(self.count):
+            while self.alive:
                 self.ended.get(timeout=max(0.0, until - time.monotonic()))
+                self.alive -= 1
         except Empty:
             return
+        # A thread that has said so still has to let go of what it holds; in an
+        # interpreter that is going, dropping a tensor can end the process.
+        for thread in self.threads:
+            if thread.ident is not None:
+                thread.join(max(0.0, until - time.monotonic()))
 
     def interrupt(self, error: BaseException) -> None:
         """Have the iterating thread raise an error at once."""
@@ -90,7 +98,9 @@ def _begin(shared: Shared) -> None:
     try:
         for number in range(shared.count):
             name = f"stoker-transform-{number}"
-            threading.Thread(target=_serve, args=(shared,), name=name, daemon=True).start()
+            thread = threading.Thread(target=_serve, args=(shared,), name=name, daemon=True)
+            shared.threads.append(thread)
+            thread.start()
             started += 1
     except Exception as error:  # the machine has no more
         for _ in range(started, shared.count):
@@ -104,6 +114,7 @@ def _serve(shared: Shared) -> None:
     while (call := shared.calls.get()) is not None and not shared.stopped:
         call()
         del call  # or this thread would keep a batch while it waits for the next
+    call = None
     shared.calls.put(None)
     shared.ended.put(None)
 

@@ -63,8 +63,7 @@ type End struct {
 const (
 	smallMember  = 16 << 10  // up to this mean distance of headers, everything is read
 	windowBytes  = 128 << 10 // in pieces of this size
-	pageBytes    = 4 << 10   // above it, one page for each header
-	headerChain  = 3 * blockBytes
+	pageBytes    = 4 << 10   // above it, at most so much for each header: see window.span
 	endBytes     = 1 << 20 // looked at behind the end
 	maxExtension = 1 << 20 // bytes of one long name, PAX header or map of a sparse file
 	maxChain     = 16      // headers before one member
@@ -77,7 +76,7 @@ const (
 // allocates nothing in steady state.
 //
 // Where members are small it reads everything in windows of 128 KiB; where they are
-// large, at most 4 KiB a header, so that a scan costs what reading the headers' pages
+// large, a block or a few a header, so that a scan costs what reading the headers' pages
 // costs. It is not safe for parallel use.
 //
 // It reads ustar, V7, GNU and PAX archives as Python's tarfile does, with the
@@ -110,13 +109,14 @@ func NewWalker(src Source) *Walker { return newWalker(window{src: src, size: src
 func NewStreamWalker(r io.Reader) *Walker { return newWalker(window{stream: r, size: -1}) }
 
 func newWalker(src window) *Walker {
+	src.span = blockBytes
 	return &Walker{src: src, to: -1, mean: smallMember + 1}
 }
 
 // Reset begins another archive, keeping the buffers.
 func (w *Walker) Reset(src Source) {
 	kept := w.src.buf
-	w.src = window{src: src, size: src.Size(), buf: kept}
+	w.src = window{src: src, size: src.Size(), buf: kept, span: blockBytes}
 	w.at, w.to, w.mean, w.end, w.fault, w.err = 0, -1, smallMember+1, End{}, Fault{}, nil
 }
 
@@ -214,12 +214,7 @@ func (w *Walker) ahead() int {
 	if w.mean <= smallMember {
 		return windowBytes
 	}
-	// The rest of the page, or of the next one where the header of a short member that
-	// follows, or one behind a PAX header, would likely be outside.
-	if rest := int(pageBytes - w.at%pageBytes); rest >= headerChain {
-		return rest
-	}
-	return pageBytes
+	return w.src.span
 }
 
 // take uses a header: it says true for that of a member, which w.member then is, and

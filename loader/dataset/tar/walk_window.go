@@ -10,6 +10,13 @@ type window struct {
 
 	buf  []byte // bytes [base, base+len(buf)) of the archive
 	base int64
+
+	// Where members are large, what is read at a header is as much as headers that lie
+	// close together have needed so far: one block, or those of a PAX header, its text
+	// and the header proper, or those of a short member and of the next. Most of what a
+	// read in the page cache costs is bringing the bytes nearer.
+	span int
+	last int64 // offset of the last read
 }
 
 // view returns the n bytes from off, or fewer at the end of the archive. They are
@@ -18,6 +25,10 @@ type window struct {
 func (v *window) view(off int64, n, ahead int) ([]byte, error) {
 	at := off - v.base
 	if at < 0 || at+int64(n) > int64(len(v.buf)) {
+		if needed := off + int64(n) - v.last; off >= v.last && needed <= pageBytes {
+			v.span = max(v.span, int(needed))
+		}
+		v.last = off
 		if err := v.move(off, max(n, ahead)); err != nil {
 			return nil, err
 		}
@@ -42,7 +53,11 @@ func (v *window) move(off int64, n int) error {
 		n = int(min(int64(n), max(v.size-off, int64(kept))))
 	}
 	if cap(v.buf) < n {
-		v.buf = append(make([]byte, 0, max(n, windowBytes)), v.buf...)
+		size := pageBytes
+		if n > pageBytes {
+			size = max(n, windowBytes)
+		}
+		v.buf = append(make([]byte, 0, size), v.buf...)
 	}
 	if n == kept {
 		return nil

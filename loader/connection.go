@@ -194,7 +194,7 @@ func (c *connection) endOf(err error) string {
 	c.node.log.Warn("connection ended", "pid", c.peer.PID, "error", err)
 	failure := &shm.Failure{Code: "invalid", Where: "session socket", What: err.Error(), Remedy: "use a client of this release"}
 	if errors.Is(err, os.ErrDeadlineExceeded) {
-		failure.What = fmt.Sprintf("no hello within %v", greetingTime)
+		failure.What, failure.Remedy = fmt.Sprintf("no hello within %v", greetingTime), "connect again; the client paused for longer than that"
 	}
 	_ = c.tell(failure)
 	return endMisused

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/stokerio/stoker/backend/object"
 	"github.com/stokerio/stoker/loader/dataset"
@@ -100,9 +101,24 @@ func (c *connection) keys(request shm.KeysRequest) error {
 		if err != nil {
 			return err
 		}
-		answer.Keys[i] = shm.SampleKey{File: strings.ToValidUTF8(file, "\uFFFD"), Key: strings.ToValidUTF8(key, "\uFFFD")}
+		answer.Keys[i] = sampleKey(file, key)
 	}
 	return c.send(answer)
+}
+
+// sampleKey is what the protocol says of a sample's file and key, whatever bytes they are.
+func sampleKey(file, key string) (named shm.SampleKey) {
+	named.File, named.FileBytes = readable(file)
+	named.Key, named.KeyBytes = readable(key)
+	return named
+}
+
+// readable is a name as JSON can hold it, and its bytes if that is not all of it.
+func readable(name string) (text string, all []byte) {
+	if utf8.ValidString(name) {
+		return name, nil
+	}
+	return strings.ToValidUTF8(name, "\uFFFD"), []byte(name)
 }
 
 // sameIndex refuses a client that counts in the samples of another index.

@@ -1,7 +1,6 @@
 package loader
 
 import (
-	"strings"
 	"time"
 
 	"github.com/stokerio/stoker/loader/dataset"
@@ -55,7 +54,7 @@ func (c *connection) sendSample(f *filler, number int64) error {
 		return err
 	}
 	answer := shm.SampleAnswer{
-		Type: shm.TypeSample, Key: strings.ToValidUTF8(key, "\uFFFD"), File: strings.ToValidUTF8(file, "\uFFFD"), Samples: f.source.view.Len(), IndexID: f.source.view.ID(),
+		Type: shm.TypeSample, SampleKey: sampleKey(file, key), Samples: f.source.view.Len(), IndexID: f.source.view.ID(),
 		Columns: sampleColumns(f), Bytes: bytes,
 	}
 	return c.conn.Send(answer, patience, memory.FD())

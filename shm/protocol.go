@@ -192,6 +192,9 @@ type KeysRequest struct {
 type SampleKey struct {
 	File string `json:"file"`
 	Key  string `json:"key"`
+
+	FileBytes []byte `json:"file_bytes,omitempty"` // what it is, where that is no UTF-8: File is then for people
+	KeyBytes  []byte `json:"key_bytes,omitempty"`
 }
 
 // KeysAnswer answers KeysRequest, in its order.
@@ -362,12 +365,12 @@ type SampleColumn struct {
 // SampleAnswer describes one sample.
 type SampleAnswer struct {
 	Type    string         `json:"type"`
-	Key     string         `json:"key"`
-	File    string         `json:"file"`
 	Samples int64          `json:"samples"`
 	IndexID string         `json:"index_id"`
 	Columns []SampleColumn `json:"columns"`
 	Bytes   int64          `json:"bytes"`
+
+	SampleKey
 }
 
 // StatsAnswer carries what the daemon knows of a session; its shape is that of

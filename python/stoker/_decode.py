@@ -23,6 +23,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from ._arrays import Arrays, load_pth
+from ._shown import shown_names, shown_text
 from .batch import Batch, Column
 from .errors import CorruptError, InvalidError
 from .options import Options
@@ -32,6 +33,8 @@ _DIGITS_MAX: Final = 64
 _NPY_MAGIC: Final = b"\x93NUMPY"
 _NPY_HEADER_MAX: Final = 16384  # numpy itself reads no header of more than 10000 characters
 _INFLATES_AT_MOST: Final = 1040  # deflate makes at most 1032 bytes of one
+_NPZ_TIMES: Final = 64  # an npz archive gives at most so many times its bytes,
+_NPZ_BYTES: Final = 64 << 20  # or this, whichever is more
 
 Read = Callable[[memoryview], Any]
 
@@ -119,7 +122,8 @@ def read_part(column: str, kind: Kind, view: memoryview) -> Any:
         raise
     except Exception as error:
         raise CorruptError(
-            f"part {column!r} of {len(view)} bytes is no {kind.name}: {type(error).__name__}: {error!s:.300}",
+            f"part {column!r:.200} of {len(view)} bytes is no {kind.name}: "
+            f"{type(error).__name__}: {shown_text(str(error)[:300])}",
             "",
             "correct the sample; decode=False gives the bytes, and select= leaves the part out",
         ) from error
@@ -162,6 +166,12 @@ def _arrays(view: memoryview, allow_pickle: bool) -> dict[str, Any]:
     with zipfile.ZipFile(io.BytesIO(view)) as archive:
         if sum(member.compress_size for member in archive.infolist()) > len(view):
             raise ValueError("its members overlap")
+        size, limit = sum(member.file_size for member in archive.infolist()), max(_NPZ_TIMES * len(view), _NPZ_BYTES)
+        if size > limit:
+            raise ValueError(
+                f"it would inflate to {size} bytes, more than the {limit} allowed: "
+                f"{_NPZ_TIMES} times its size, or {_NPZ_BYTES >> 20} MiB"
+            )
         for member in archive.infolist():
             if member.file_size > _INFLATES_AT_MOST * member.compress_size:
                 raise ValueError(f"member {member.filename!r:.80} states a size that it cannot have")
@@ -191,11 +201,20 @@ class Parts:
         Names of the columns, in their order, without ``__present__``.
     kinds : dict of str to Kind
         Of the typed ones.
+    may_lack : bool
+        Whether samples may lack columns.
     """
 
-    def __init__(self, columns: Sequence[str], kinds: dict[str, Kind]) -> None:
+    def __init__(self, columns: Sequence[str], kinds: dict[str, Kind], may_lack: bool = False) -> None:
         self.columns = tuple(columns)
         self.kinds = kinds
+        self.may_lack = may_lack
+
+    def numbers(self, selected: Sequence[tuple[str, Sequence[str]]] | None) -> list[tuple[str, ...]]:
+        """The parts behind each column of numbers of a session in which samples may lack columns; else nothing."""
+        chosen = dict(selected or ())
+        columns = [name for name in self.columns if self.kinds.get(name) is NUMBER] if self.may_lack else []
+        return [tuple(chosen.get(name, (name,))) for name in columns]
 
     def take_presence(self, batch: Batch) -> list[int] | None:
         """Move the column of masks out of the batch's dictionary; returns them, None if no sample lacks a part."""
@@ -251,7 +270,7 @@ def _nothing(column: str, kind: Kind) -> Any:
     if kind is not NUMBER:
         return None
     raise InvalidError(
-        f"the sample lacks {column!r}, and a column of numbers has no place for nothing",
+        f"the sample lacks {column!r:.200}, and a column of numbers has no place for nothing",
         "",
         "pass missing='error' to find such samples when the dataset is opened, decode=False for the bytes, or "
         "a transform=, where the value is None",
@@ -270,7 +289,7 @@ def make_parts(form: str, columns: Sequence[Column], options: Options) -> Parts 
     if form != "tar":
         if options.selection():
             raise InvalidError(
-                f"select= and missing= choose parts of samples, which {options.name!r} of format {form!r} lacks",
+                f"select= and missing= choose parts of samples, which {options.name!r:.200} of format {form!r} lacks",
                 "select",
                 "leave them out; only samples of tar shards have parts",
             )
@@ -278,7 +297,8 @@ def make_parts(form: str, columns: Sequence[Column], options: Options) -> Parts 
     names = [column.name for column in columns if column.name != PRESENT]
     parts = dict(options.select or ())
     kinds = {name: kind for name in names if (kind := _column_kind(name, parts.get(name, (name,)), options))}
-    return Parts(names, kinds) if kinds or len(names) < len(columns) else None
+    may_lack = len(names) < len(columns)
+    return Parts(names, kinds, may_lack) if kinds or may_lack else None
 
 
 def _column_kind(name: str, parts: Sequence[str], options: Options) -> Kind | None:
@@ -287,14 +307,14 @@ def _column_kind(name: str, parts: Sequence[str], options: Options) -> Kind | No
     kinds = {kind_of(part) for part in parts}
     if len(kinds) > 1:
         raise InvalidError(
-            f"column {name!r} is made of {', '.join(parts)}, which are values of different types",
+            f"column {name!r:.200} is made of {shown_names(parts)}, which are values of different types",
             "select",
             "select columns of one type each, or pass decode=False for the bytes",
         )
     kind = kinds.pop()
     if kind in (PICKLE, PTH) and not options.allow_pickle:
         raise InvalidError(
-            f"part {name!r} is a pickle, which runs whatever code it names when it is read",
+            f"part {name!r:.200} is a pickle, which runs whatever code it names when it is read",
             options.name,
             "leave it out with select=, or pass decode=False for the bytes; if you trust whoever wrote the dataset, "
             "pass allow_pickle=True",

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from ._arrays import Arrays
+from ._shown import shown_names
 
 _KEPT: Final = (str, bytes, bytearray, memoryview, type(None))
 
@@ -41,7 +42,7 @@ class Gather:
         if isinstance(first, Mapping):
             odd = next((sample for sample in samples if sample.keys() != first.keys()), first)
             if odd is not first:
-                raise ValueError(f"samples have different columns: {', '.join(first)}, and {', '.join(odd)}")
+                raise ValueError(f"samples have different columns: {shown_names(first)}, and {shown_names(odd)}")
             return {key: self([sample[key] for sample in samples]) for key in first}
         if isinstance(first, (tuple, list)):
             if any(len(sample) != len(first) for sample in samples):

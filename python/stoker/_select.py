@@ -7,9 +7,11 @@ WebDataset's ``"jpg;png"``. Names of parts are lower case, as the daemon's are.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from .errors import InvalidError
+
+_NO_PARTS: Final = ("__key__", "__url__", "__local_path__", "__bad__", "__present__")  # webdataset's, and the daemon's
 
 Select = tuple[tuple[str, tuple[str, ...]], ...]
 
@@ -37,7 +39,9 @@ def make_select(select: Any) -> Select | None:
     if not names or not all(names):
         raise _bad("a selection names at least one column, and no empty one")
     if twice := [name for name in names if names.count(name) > 1]:
-        raise _bad(f"the column {twice[0]!r} is named twice")
+        raise _bad(f"the column {twice[0]!r:.200} is named twice")
+    for name, parts in columns:
+        _refuse_reserved(name, parts)
     return columns
 
 
@@ -48,6 +52,17 @@ def _parts(parts: Any) -> tuple[str, ...]:
     if not all(names):
         raise _bad(f"{parts!r:.200} names an empty part")
     return names
+
+
+def _refuse_reserved(name: str, parts: tuple[str, ...]) -> None:
+    reserved = name if name.startswith("__") else next((part for part in parts if part in _NO_PARTS), "")
+    if reserved:
+        raise InvalidError(
+            f"{reserved!r:.200} can be no column: names that begin with '__' are kept for what is no part of a sample",
+            "select",
+            "a sample's key is sample.key, and ds.keys(batch) has those of a batch; for a part of such a name, "
+            'give the column another one: select={"name": "__part"}',
+        )
 
 
 def _bad(what: str) -> InvalidError:

@@ -21,6 +21,7 @@ import numpy as np
 
 from ._arrays import DTYPES, Arrays
 from ._layout import Entry, column_table_struct
+from ._shown import shown, shown_names
 from .errors import InvalidError, ProtocolError
 from .stats import Waited, in_seconds
 
@@ -185,7 +186,7 @@ class Batch(dict[str, Any]):
         """
         if column not in self:
             raise InvalidError(
-                f"the batch has no column {column!r}", "Batch.present", f"its columns are {', '.join(self)}"
+                f"the batch has no column {column!r:.200}", "Batch.present", f"its columns are {shown_names(self)}"
             )
         masks, columns = self._present or ([], ())
         bit = columns.index(column) if column in columns else None
@@ -297,7 +298,7 @@ class BatchBuilder:
                 batch[column.name] = self._ragged(column, place, buffer, entry)
                 continue
             if place[1] != rows * self._row_bytes[number] or place[0] + place[1] > entry.bytes:
-                raise _bad_slot(entry, f"column {column.name} has {place[1]} bytes at {place[0]}")
+                raise _bad_slot(entry, f"column {shown(column.name)} has {place[1]} bytes at {place[0]}")
             if column.name == "tokens":
                 copied = self._tokens(batch, column, place[0], buffer)
             else:
@@ -326,9 +327,9 @@ class BatchBuilder:
         offset, size, offsets_offset, offsets_size = place
         width = _ITEM_BYTES[column.dtype]
         if offsets_size != 8 * (entry.rows + 1) or size % width:
-            raise _bad_slot(entry, f"ragged column {column.name} has {size} bytes and {offsets_size} of offsets")
+            raise _bad_slot(entry, f"ragged column {shown(column.name)} has {size} bytes and {offsets_size} of offsets")
         if max(offset + size, offsets_offset + offsets_size) > entry.bytes:
-            raise _bad_slot(entry, f"ragged column {column.name} ends outside of the slot")
+            raise _bad_slot(entry, f"ragged column {shown(column.name)} ends outside of the slot")
         values = self._arrays.over(buffer, column.dtype, (size // width,), offset)
         offsets = self._arrays.over(buffer, "int64", (entry.rows + 1,), offsets_offset)
         return Ragged(values, offsets)

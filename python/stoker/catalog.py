@@ -6,14 +6,16 @@ caller's rights and a path means what the caller sees, also from a container.
 
 from __future__ import annotations
 
+import base64
 import os
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final, NamedTuple, TypeVar
 
+from ._shown import shown_names
 from .client import Client, read_all
-from .errors import NotFoundError, OutOfRangeError, PermissionDeniedError, ProtocolError, UnavailableError
+from .errors import InvalidError, NotFoundError, OutOfRangeError, PermissionDeniedError, ProtocolError, UnavailableError
 from .sample import SampleName
 
 _KEYS_A_REQUEST: Final = (
@@ -296,8 +298,7 @@ def _found(answer: dict[str, Any], descriptors: list[int], where: str) -> Found:
                 where,
                 "iterate the Dataset instead, which falls back to the socket",
             )
-        name = SampleName(str(answer.get("file") or ""), str(answer.get("key") or ""))
-        return Found(name, answer["columns"], read_all(descriptors[0], size))
+        return Found(_name(answer), answer["columns"], read_all(descriptors[0], size))
     finally:
         for descriptor in descriptors:
             os.close(descriptor)
@@ -320,7 +321,44 @@ def _names(answer: dict[str, Any]) -> list[SampleName]:
     keys = answer.get("keys")
     if not isinstance(keys, list) or not all(isinstance(item, dict) for item in keys):
         raise ProtocolError(f"the daemon named samples as {answer!r:.200}", "session socket")
-    return [SampleName(str(item.get("file") or ""), str(item.get("key") or "")) for item in keys]
+    return [_name(item) for item in keys]
+
+
+def _name(described: dict[str, Any]) -> SampleName:
+    """File and key as Python names files: bytes that are no UTF-8 are lone surrogates."""
+    return SampleName(_text(described, "file"), _text(described, "key"))
+
+
+def _text(described: dict[str, Any], field: str) -> str:
+    encoded = described.get(f"{field}_bytes")
+    if encoded is None:
+        return str(described.get(field) or "")
+    try:
+        return base64.b64decode(encoded, validate=True).decode("utf-8", "surrogateescape")
+    except (TypeError, ValueError):
+        raise ProtocolError(f"the daemon named a sample as {described!r:.200}", "session socket") from None
+
+
+def refuse_lacking(columns: Sequence[Sequence[str]], info: DatasetInfo) -> None:
+    """Refuse columns of numbers, given by their parts, that samples of a dataset certainly lack.
+
+    Raises
+    ------
+    InvalidError
+        Naming the first.
+    """
+    have = {part.name: part.samples for part in info.parts}
+    for parts in columns:
+        lack = info.samples - sum(have.get(part, 0) for part in parts)
+        if lack > 0:
+            at_least = "" if len(parts) == 1 else "at least "
+            raise InvalidError(
+                f"{at_least}{lack} of {info.samples} samples lack {shown_names(map(repr, parts))}, "
+                "and a column of numbers has no place for nothing",
+                info.name,
+                "leave the part out with select=, pass decode=False for the bytes, or a transform=, where the value is "
+                "None",
+            )
 
 
 def progress_notes(progress: Callable[[Progress], None] | None) -> dict[str, Callable[[dict[str, Any]], None]]:

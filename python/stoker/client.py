@@ -23,6 +23,7 @@ import socket
 import sys
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 from . import _places
@@ -67,10 +68,20 @@ class Client:
         self.timeout = timeout
         self.farewell: str | None = None  # why the daemon said bye
         self.oversized: dict[int, mmap.mmap] = {}  # sequence -> its batch, in the format of a slot
-        self._socket, self.path = connect(_places.runtime_directories(runtime_dir))
+        self._buffer = bytearray(PACKET_BYTES + 1)
+        directories = _places.runtime_directories(runtime_dir)
+        try:
+            self._connect(directories)
+        except (DaemonGoneError, InvalidError):
+            if self.farewell is not None:
+                raise
+            # The daemon gives up on who says no hello for seconds, which may be a process that was paused just then.
+            self._connect(directories)
+
+    def _connect(self, directories: Sequence[Path]) -> None:
+        self._socket, self.path = connect(directories)
         self._poll = select.poll()
         self._poll.register(self._socket, select.POLLIN)
-        self._buffer = bytearray(PACKET_BYTES + 1)
         _connections.add(self)
         try:
             self.hello = self._hello()

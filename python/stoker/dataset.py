@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ._collate import refuse_collating
+from ._decode import Parts
 from ._retry import connect
 from .batch import Batch, Column, check_conversion, read_columns
-from .catalog import Control, Found
+from .catalog import Control, Found, refuse_lacking
 from .errors import CorruptError, InvalidError, WorkerError
 from .iterators import BatchIterator, PartsIterator, PooledIterator
 from .options import make_options
@@ -63,8 +64,8 @@ class Dataset(_Base):
         A permutation of the whole dataset; one that moves a sample by about
         ``window`` places; the dataset's own order. All of them are functions of
         (seed, epoch, position).
-    window : int
-        In samples, for "windowed".
+    window : int, optional
+        In samples, for "windowed" only; None: 65536.
     seed : int
         Of the order. Equal on all ranks.
     drop_last : bool
@@ -135,7 +136,7 @@ class Dataset(_Base):
         batch_size: int,
         shuffle: bool = False,
         order: str | None = None,
-        window: int = 65536,
+        window: int | None = None,
         seed: int = 0,
         drop_last: bool = False,
         block_size: int | None = None,
@@ -195,6 +196,7 @@ class Dataset(_Base):
         self._control = Control(partial(connect, self._options))
         self._failures = Failures()
         self._newest: Callable[[], BatchIterator | None] = _nothing  # a weak reference on the newest
+        self._complete = ""  # the index in which no sample lacks a number
 
     # Iterating.
 
@@ -207,6 +209,7 @@ class Dataset(_Base):
         if self._plan is not None:
             iterator = PooledIterator(stream, token, self._plan, self._failures, self._ask_names())
         elif stream.parts is not None:
+            self._refuse_lacking_numbers(stream.parts)
             iterator = PartsIterator(stream, token, self._ask_names())
         else:
             iterator = BatchIterator(stream, token)
@@ -331,6 +334,24 @@ class Dataset(_Base):
                 self._options.name,
                 "use DataLoader(ds, batch_size=None, num_workers=0); ds[i] works inside workers",
             )
+
+    def _refuse_lacking_numbers(self, parts: Parts) -> None:
+        """Refuse at once what would fail in the middle of an epoch: numbers that samples lack, without a transform.
+
+        Where only the samples themselves could tell, because a column is made of several parts, nothing is refused.
+        """
+        stream, options = self._stream, self._options
+        numbers = parts.numbers(options.select)
+        if not numbers or self._complete == stream.index_id:
+            return
+        try:
+            info = self._control.info(options.name)
+            if info.index_id == stream.index_id:  # else it was replaced since: what it has says nothing of this one
+                refuse_lacking(numbers, info)
+        except BaseException:
+            stream.drop_session()
+            raise
+        self._complete = stream.index_id
 
     def _describe(self) -> None:
         if HAVE_TORCH and get_worker_info() is not None:

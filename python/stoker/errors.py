@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from ._shown import shown_text
+
 __all__ = [
     "BatchTimeoutError",
     "ChangedError",
@@ -263,5 +265,5 @@ def error_from_answer(error: object) -> StokerError:
             "check that stokerd and the Python package stoker are of the same release",
         )
     kind = _Codes.by_code.get(error["code"], StokerError)
-    what = str(error.get("what") or "the daemon gave no description")
-    return kind(what, str(error.get("where") or ""), str(error.get("remedy") or ""), code=error["code"])
+    what, where, remedy = (shown_text(str(error.get(field) or "")) for field in ("what", "where", "remedy"))
+    return kind(what or "the daemon gave no description", where, remedy, code=error["code"])

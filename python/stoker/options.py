@@ -15,6 +15,7 @@ ORDERS: Final = ("global", "windowed", "sequential")
 TRANSPORTS: Final = ("auto", "ring", "socket")
 TENSORS: Final = ("torch", "numpy", None)
 MISSING: Final = ("error", "empty", None)
+_WINDOW: Final = 65536
 _FEWEST_SLOTS: Final = 4  # the batch in use, the next one, and two for the daemon
 
 
@@ -89,7 +90,7 @@ def make_options(
     batch_size: int,
     shuffle: bool,
     order: str | None,
-    window: int,
+    window: int | None,
     seed: int,
     drop_last: bool,
     block_size: int | None,
@@ -117,7 +118,7 @@ def make_options(
         Naming the argument, what is wrong with it and what it may be.
     """
     if not isinstance(name, str) or not name:
-        raise InvalidError(f"{name!r} is no dataset name", "name", "`stoker dataset ls` shows the names there are")
+        raise InvalidError(f"{name!r:.200} is no dataset name", "name", "`stoker dataset ls` shows the names there are")
     rank, world_size = _places.rank_and_world(rank, world_size)
     slots = whole("slots", slots, 0)
     if 0 < slots < _FEWEST_SLOTS:
@@ -126,11 +127,12 @@ def make_options(
             "slots",
             f"pass 0 for the daemon's default, or at least {_FEWEST_SLOTS}",
         )
+    order = _order(order, bool(shuffle))
     return Options(
         name=name,
         batch_size=whole("batch_size", batch_size, 1),
-        order=_order(order, bool(shuffle)),
-        window=whole("window", window, 1),
+        order=order,
+        window=_window(window, order),
         seed=whole("seed", seed, 0),
         drop_last=bool(drop_last),
         block_size=None if block_size is None else whole("block_size", block_size, 1),
@@ -160,7 +162,7 @@ def whole(argument: str, value: Any, least: int) -> int:
         number = None
     if number is None or isinstance(value, bool) or not least <= number < 1 << 63:
         raise InvalidError(
-            f"{argument}={value!r} is no whole number from {least} on", argument, f"pass a number from {least} on"
+            f"{argument}={value!r:.80} is no whole number from {least} on", argument, f"pass a number from {least} on"
         )
     return number
 
@@ -172,7 +174,7 @@ def _seconds(argument: str, value: Any) -> float:
         seconds = -1.0
     if not seconds >= 0:  # also if it is no number
         raise InvalidError(
-            f"{argument}={value!r} is no time in seconds", argument, "pass a number of seconds that is not negative"
+            f"{argument}={value!r:.80} is no time in seconds", argument, "pass a number of seconds that is not negative"
         )
     return seconds
 
@@ -180,8 +182,21 @@ def _seconds(argument: str, value: Any) -> float:
 def _one_of(argument: str, value: str | None, allowed: tuple[str | None, ...]) -> str | None:
     if value not in allowed:
         names = ", ".join(repr(name) for name in allowed)
-        raise InvalidError(f"{argument}={value!r} is not one of {names}", argument, "pass one of them")
+        raise InvalidError(f"{argument}={value!r:.80} is not one of {names}", argument, "pass one of them")
     return value
+
+
+def _window(window: int | None, order: str) -> int:
+    if window is None:
+        return _WINDOW
+    samples = whole("window", window, 1)
+    if order != "windowed":
+        raise InvalidError(
+            f"window={samples} is about order='windowed', and the order is {order!r}",
+            "window",
+            "pass order='windowed' as well, or leave it out",
+        )
+    return samples
 
 
 def _order(order: str | None, shuffle: bool) -> str:

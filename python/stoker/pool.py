@@ -24,6 +24,7 @@ from typing import Any, Final, NamedTuple
 
 from ._gather import Gather
 from ._layout import Entry
+from ._shown import shown_text
 from ._threads import Shared
 from .batch import Batch
 from .errors import StokerError, TransformError
@@ -71,7 +72,7 @@ def _words(error: BaseException, length: int) -> str:
         text = f"{error.where}: {error.what}" if isinstance(error, StokerError) else str(error)
     except Exception:  # a __str__ of the user's
         text = "(it cannot be shown)"
-    return f"{type(error).__name__}: {text:.{length}}"
+    return f"{type(error).__name__}: {shown_text(text[:length])}"
 
 
 class Work:

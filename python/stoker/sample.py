@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ._decode import PRESENT, Parts, make_parts
+from ._shown import shown
 from .batch import Batch, Column, Ragged
 from .errors import ProtocolError
 from .options import Options
@@ -65,12 +66,11 @@ class Names:
 
 
 def describe(number: int, name: SampleName) -> str:
-    """A sample in words."""
+    """A sample in words, for a message: its name can be printed, whatever it is."""
     if not name.key:
         return f"sample {number}"
-    return (
-        f"{name.key} (sample {number})" if name.file in ("", name.key) else f"{name.file}: {name.key} (sample {number})"
-    )
+    sample = f"{shown(name.key)} (sample {number})"
+    return sample if name.file in ("", name.key) else f"{shown(name.file)}: {sample}"
 
 
 class Sample(dict[str, Any]):
@@ -186,7 +186,8 @@ def found_columns(columns: Sequence[Column], found: Found) -> dict[str, np.ndarr
             shape = (int(described.get("bytes") or 0) // kind.itemsize,)
         if offset + prod(shape) * kind.itemsize > len(found.data):
             raise ProtocolError(
-                f"column {column.name} of a sample lies outside of its {len(found.data)} bytes", found.name.key
+                f"column {shown(column.name)} of a sample lies outside of its {len(found.data)} bytes",
+                shown(found.name.key),
             )
         arrays[column.name] = np.ndarray(shape, kind, found.data, offset)
     return arrays

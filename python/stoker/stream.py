@@ -345,12 +345,8 @@ class Stream:
         session = self._session
         theirs = session.statistics() if daemon and session is not None else None
         source = session.source if session is not None else None
-        return self.recorder.snapshot(
-            copied=source.copied if source else 0,
-            kept=source.held if source else 0,
-            transport=self.transport,
-            daemon=theirs,
-        )
+        copied, kept = (source.copied, source.held) if source else (0, 0)
+        return self.recorder.snapshot(copied=copied, kept=kept, transport=self.transport, daemon=theirs)
 
     @property
     def transport(self) -> str | None:
@@ -392,23 +388,19 @@ class Stream:
             check_conversion(session.opened.columns, options.dtype, options.name)
             self._builder = BatchBuilder(session.opened.columns, self.arrays(), options.dtype)
             parts = make_parts(session.opened.format, session.opened.columns, options)
-            self._check_opened(session)
+            opened = session.opened
+            if self.index_id and opened.index_id != self.index_id:
+                raise ProtocolError(
+                    f"the daemon opened index {opened.index_id}, asked for {self.index_id}", options.name
+                )
         except BaseException:
             session.close()
             raise
-        opened = session.opened
         self.index_id, self._order_version = opened.index_id, opened.order_version
         self.samples, self.classes, self.parts = opened.samples, opened.classes, parts
         self._pid = os.getpid()
         self._session = session
         return session
-
-    def _check_opened(self, session: Session) -> None:
-        opened = session.opened
-        if self.index_id and opened.index_id != self.index_id:
-            raise ProtocolError(
-                f"the daemon opened index {opened.index_id}, asked for {self.index_id}", self.options.name
-            )
 
     def _reconnect(self, error: StokerError) -> Session:
         """Wait for a new daemon and go on where the user is; old batches stay valid."""

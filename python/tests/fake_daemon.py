@@ -421,6 +421,11 @@ class Polite:
             connection.send({"type": "keys", "keys": [self.name_of(sample) for sample in request["samples"]]})
         elif kind == "sample" and self.contents is not None:
             self._send_sample(connection, request)
+        elif kind == "dataset_info" and self.contents is not None:
+            names = sorted({part for sample in self.contents for part in sample})
+            parts = [{"name": name, "samples": sum(name in sample for sample in self.contents)} for name in names]
+            described = {"name": request["name"], "index_id": self.index_id, "samples": self.samples, "parts": parts}
+            connection.send({"type": "dataset", "dataset": described})
         elif kind == "dataset_rebuild":
             progress = {"files_done": 1, "files_total": 2, "bytes_done": 5, "bytes_total": 10, "samples_done": 3}
             connection.send({"type": "progress", **progress})

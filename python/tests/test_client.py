@@ -149,6 +149,34 @@ def test_end_of_file_in_place_of_hello_is_the_daemons_end(tmp_path: Path) -> Non
         ask(tmp_path, lambda connection: None)
 
 
+_NO_HELLO: dict[str, Any] = {"type": "error", "error": {"code": "invalid", "what": "no hello within 5s"}}
+
+
+@pytest.mark.parametrize("last", [None, _NO_HELLO], ids=["end of file", "refusal"])
+@pytest.mark.parametrize("failures", [1, 2])
+def test_a_connection_that_ends_before_its_hello_is_made_once_more(
+    tmp_path: Path, last: dict[str, Any] | None, failures: int
+) -> None:
+    made = []
+
+    def behave(connection: FakeConnection) -> None:
+        made.append(connection)
+        if len(made) > failures:
+            connection.hello()
+            connection.receive()
+        elif last is not None:
+            connection.receive()
+            connection.send(last)
+
+    with FakeDaemon(tmp_path, behave):
+        if failures == 1:
+            Client(tmp_path, timeout=10.0).close()
+        else:
+            with pytest.raises(DaemonGoneError if last is None else InvalidError):
+                Client(tmp_path, timeout=10.0)
+    assert len(made) == 2
+
+
 def test_end_of_file_in_the_middle_of_a_batch_is_the_daemons_end(tmp_path: Path) -> None:
     def behave(connection: FakeConnection) -> None:
         connection.hello()

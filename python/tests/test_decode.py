@@ -295,3 +295,17 @@ def test_changed_bytes_are_a_value_or_corrupt(
 def test_any_bytes_are_a_value_or_corrupt(kind: Kind, content: bytes) -> None:
     with contextlib.suppress(CorruptError, InvalidError):
         read_part("part", kind, memoryview(content))
+
+
+def test_an_npz_archive_inflates_to_no_more_than_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_decode, "_NPZ_BYTES", 1 << 20)
+    content = npz(True, a=np.zeros(100_000, np.uint8), b=np.zeros(900_000, np.uint8))
+    assert sorted(read("npz", content)) == ["a", "b"]
+    content = npz(True, a=np.zeros(100_000, np.uint8), b=np.zeros(1_000_000, np.uint8))
+    with pytest.raises(
+        CorruptError, match=r"would inflate to 1100\d\d\d bytes, more than the 1048576 allowed: 64 times"
+    ):
+        read("npz", content)
+    noise = np.random.default_rng(1).bytes(40_000)
+    large = npz(True, a=np.zeros(2_000_000, np.uint8), b=np.frombuffer(noise, np.uint8))
+    assert read("npz", large)["a"].nbytes == 2_000_000, "64 times its bytes are more"

@@ -26,6 +26,11 @@ def test_shuffle_means_the_global_order_and_nothing_means_sequential() -> None:
     assert options(shuffle=True, order="windowed").order == "windowed"
 
 
+def test_a_window_belongs_to_the_windowed_order() -> None:
+    assert options(order="windowed").window == options(window=None).window == 65536
+    assert options(order="windowed", window=9).window == 9
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
@@ -35,6 +40,9 @@ def test_shuffle_means_the_global_order_and_nothing_means_sequential() -> None:
         ({"seed": -1}, "seed=-1"),
         ({"seed": 1 << 64}, "seed="),
         ({"window": 0}, "window=0"),
+        ({"window": 65536}, "window=65536 is about order='windowed', and the order is 'sequential'"),
+        ({"window": 9, "shuffle": True}, "the order is 'global'"),
+        ({"order": "x" * 9999}, r"order='x{1,80} is not one of"),
         ({"block_size": 0}, "block_size=0"),
         ({"order": "random"}, "order='random' is not one of 'global'"),
         ({"order": "sequential", "shuffle": True}, "contradicts"),

@@ -130,11 +130,38 @@ def test_what_samples_lack_is_none_and_can_be_asked_for(tmp_path: Path) -> None:
         ds.close()
 
 
+def test_numbers_that_samples_lack_are_refused_before_the_first_batch(tmp_path: Path) -> None:
+    made = contents(txt=lambda n: b"t" if n else None)
+    made[5]["index"] = made[8]["index"] = b"1"
+    behave = Polite(contents=made)
+    with FakeDaemon(tmp_path, behave):
+        ds = dataset(tmp_path)
+        expected = "shards: 8 of 10 samples lack 'index', and a column of numbers has no place for nothing"
+        for _ in range(2):
+            with pytest.raises(InvalidError, match=expected) as raised:
+                iter(ds)
+        assert all(word in raised.value.remedy for word in ("select=", "decode=False", "transform="))
+        assert (len(ds), ds[5]["index"], ds[0]["index"]) == (3, 1, None)
+        ds.close()
+        with pytest.raises(InvalidError, match="at least 8 of 10 samples lack 'id', 'index'"):
+            iter(dataset(tmp_path, select={"a": "id;index"}, missing="empty"))
+        for arguments in ({"decode": False}, {"select": ["cls", "jpg"]}, {"transform": len}, {"collate": len}):
+            ds = dataset(tmp_path, **arguments)
+            assert len(list(ds)) == 3
+            ds.close()
+        ds = dataset(tmp_path, select=["cls", "txt"], missing="empty")
+        asked = len([request for request in behave.requests if request["type"] == "dataset_info"])
+        assert [len(list(ds)) for _ in range(3)] == [3, 3, 3]
+        ds.close()
+    assert len([request for request in behave.requests if request["type"] == "dataset_info"]) == asked + 1
+
+
 def test_a_number_that_is_missing_is_an_error_with_the_samples_name_and_next_goes_on(tmp_path: Path) -> None:
     made = contents()
     del made[6]["cls"]
+    made[0]["id"] = b"0"  # so that the sums of the dataset do not tell
     with FakeDaemon(tmp_path, Polite(contents=made)):
-        ds = dataset(tmp_path)
+        ds = dataset(tmp_path, select={"cls": "cls;id"}, missing="empty")
         iterator = iter(ds)
         next(iterator)
         with pytest.raises(InvalidError, match=r"shard-000.tar: dir/000006 \(sample 6\): the sample lacks 'cls'"):
@@ -211,14 +238,42 @@ def test_there_is_nothing_to_select_where_samples_have_no_parts(tmp_path: Path, 
 
 @pytest.mark.parametrize(
     "select",
-    [[], {}, 5, [5], [""], ["jpg;"], ["jpg", "JPG"], ["jpg", "jpg;png"], {"": "jpg"}, {"a": ""}, {"a": None}],
-    ids=str,
+    [
+        [],
+        {},
+        5,
+        [5],
+        [""],
+        ["jpg;"],
+        ["jpg", "JPG"],
+        ["jpg", "jpg;png"],
+        {"": "jpg"},
+        {"a": ""},
+        {"a": None},
+        ["x" * 9999] * 2,
+    ],
+    ids=lambda select: f"{select!s:.40}",
 )
 def test_a_selection_that_makes_no_sense_is_named(select: Any) -> None:
     with pytest.raises(InvalidError) as raised:
         stoker.Dataset("n", batch_size=1, select=select)
     assert raised.value.where == "select"
     assert "jpg;png" in raised.value.remedy
+    assert len(str(raised.value)) < 500
+
+
+@pytest.mark.parametrize(
+    "select",
+    ["__key__", ["jpg", "__URL__"], {"__key__": "jpg"}, {"k": "__key__"}, {"__" + "x" * 9999: "jpg"}],
+    ids=lambda select: f"{select!s:.40}",
+)
+def test_what_is_no_part_cannot_be_selected(select: Any) -> None:
+    with pytest.raises(InvalidError, match=r"can be no column: names that begin with '__'") as raised:
+        stoker.Dataset("n", batch_size=1, select=select)
+    assert raised.value.where == "select"
+    assert "sample.key" in raised.value.remedy
+    assert len(str(raised.value)) < 600
+    assert make_select({"a": "__meta.json"}) == (("a", ("__meta.json",)),)
 
 
 def test_a_single_string_selects_one_column() -> None:

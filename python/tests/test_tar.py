@@ -232,8 +232,8 @@ def test_samples_may_lack_parts(ragged: Daemon) -> None:
     assert batch.present("txt").tolist() == [True] * 4
     ds.close()
     ds = ragged.dataset("ragged", batch_size=4, select=["txt", "cls"], missing="empty")
-    with pytest.raises(InvalidError, match=r"a.tar: s0 \(sample 0\): the sample lacks 'cls'"):
-        next(iter(ds))
+    with pytest.raises(InvalidError, match=r"ragged: 5 of 10 samples lack 'cls'"):
+        iter(ds)
     assert (ds[0]["cls"], ds[1]["cls"]) == (None, 1)
     ds.close()
     with pytest.raises(StokerError, match="cls"):
@@ -321,6 +321,46 @@ def test_odd_keys_are_passed_on(daemon: Daemon, tmp_path: Path) -> None:
     theirs = read_by_webdataset([str(tmp_path / "odd" / "a.tar")], decode=False)
     assert ds.keys(batch) == [sample["__key__"] for sample in theirs]
     ds.close()
+
+
+def test_keys_that_are_no_text_stay_apart_and_are_shown_harmless(daemon: Daemon, tmp_path: Path) -> None:
+    keys = ["bad\udcff", "bad\udcfe", "\ufffd", "esc\x1b[2J", "fin"]
+    path = tmp_path / "bytes" / "a\udcff\x1b.tar"
+    shard = tar(path, [(f"{key}.json", b"{") for key in keys], format=tarfile.USTAR_FORMAT)
+    daemon.add("bytes", shard.parent, format="tar")
+    with tarfile.open(shard) as archive:
+        assert [member.name for member in archive] == [f"{key}.json" for key in keys]
+    theirs = read_by_webdataset([str(shard)], decode=False)
+    assert [sample["__key__"] for sample in theirs] == keys
+    ds = daemon.dataset("bytes", batch_size=len(keys), decode=False)
+    assert ds.keys(range(len(keys))) == keys
+    assert [(ds[n].key, ds[n].file) for n in range(len(keys))] == [(key, shard.name) for key in keys]
+    ds.close()
+
+    def fails(sample: stoker.Sample) -> None:
+        raise ValueError(sample.key)
+
+    for number, key in enumerate(keys):
+        broken = daemon.dataset("bytes", batch_size=1)
+        transformed = daemon.dataset("bytes", batch_size=1, transform=fails, decode=False)
+        broken.load_state_dict({**broken.state_dict(), "samples_consumed": number})
+        transformed.load_state_dict({**transformed.state_dict(), "samples_consumed": number})
+        with pytest.raises(CorruptError) as single:
+            broken[number]
+        with pytest.raises(CorruptError) as batched:
+            next(iter(broken))
+        with pytest.raises(TransformError) as raised:
+            next(iter(transformed))
+        assert (raised.value.key, raised.value.file) == (key, shard.name)
+        for text in (
+            *map(str, (single.value, batched.value, raised.value)),
+            transformed.stats().transform_failures[0].error,
+        ):
+            assert text.replace("\n", "").isprintable()
+        for where in (single.value.where, batched.value.where):
+            assert where.startswith(r"a\udcff\x1b.tar: " + (key if key.isprintable() else repr(key)[1:-1]))
+        broken.close()
+        transformed.close()
 
 
 def test_a_dataset_of_a_dataloader_worker_gives_single_samples(shards: tuple[Daemon, list[str]]) -> None:

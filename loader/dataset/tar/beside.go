@@ -2,8 +2,6 @@ package tar
 
 import (
 	"bytes"
-	"context"
-	"io"
 
 	"github.com/stokerio/stoker/backend"
 	"github.com/stokerio/stoker/loader/dataset"
@@ -20,16 +18,13 @@ const (
 )
 
 const (
-	checkedHeaders = 256       // of an index with names that are compared with the archive
-	gapBlocks      = 4         // between parts, unless the headers in it are looked at
-	pieceSamples   = 4096      // that are worth a walker of their own
-	largeSidecar   = 8 << 20   // one of these is in memory at a time
-	maxSidecar     = 256 << 20 // more are not read
-	fewParts       = 64        // of a sample, for what is taken from an index
+	pieceSamples = 4096      // that are worth a walker of their own
+	largeSidecar = 8 << 20   // one of these is in memory at a time
+	maxSidecar   = 256 << 20 // more are not read
 )
 
-// sidecar is an index beside a shard. It is believed only as far as it was compared
-// with the archive.
+// sidecar is an index beside a shard. It is never believed: it says where walkers of
+// one shard may begin, and is compared with all that they find.
 type sidecar struct {
 	object  backend.Object // no name: there is none
 	kind    string
@@ -109,20 +104,34 @@ func (c *sidecar) compare(p *piece, s *Sample) {
 	case c.energon != nil:
 		p.misfits = number >= len(c.energon)-1 || c.energon[number] != s.Header
 	case c.dali != nil:
-		p.misfits = number >= c.dali.Len() || !equalParts(c.dali.Sample(number), s.Parts)
+		p.misfits = number >= c.dali.Len() || !equalSample(c.dali.Sample(number), s)
 	}
 }
 
-func equalParts(said []DALIPart, found []Part) bool {
-	if len(said) != len(found) {
+// equalSample reports whether an index says of a sample what was found.
+func equalSample(said []DALIPart, found *Sample) bool {
+	if len(said) != len(found.Parts) {
 		return false
 	}
 	for i := range said {
-		if said[i].Data != found[i].Data || said[i].Size != found[i].Size || !bytes.EqualFold(said[i].Suffix, found[i].Suffix) {
+		s, f := &said[i], &found.Parts[i]
+		if s.Data != f.Data || s.Size != f.Size || !equalLower(s.Suffix, f.Suffix) {
+			return false
+		}
+		if s.Name == nil { // v1.1
+			continue
+		}
+		suffix, ok := bytes.CutPrefix(s.Name, found.Key)
+		if !ok || len(suffix) == 0 || suffix[0] != '.' || !equalLower(suffix[1:], f.Suffix) {
 			return false
 		}
 	}
 	return true
+}
+
+// equalLower reports whether what is written becomes a suffix.
+func equalLower(written, suffix []byte) bool {
+	return bytes.Equal(written, suffix) || !isLower(written) && bytes.Equal(appendSuffix(nil, written), suffix)
 }
 
 // ends reports whether the index ends with the last sample of a shard.
@@ -165,109 +174,4 @@ func (c *sidecar) border(number int) int64 {
 	}
 	before := &c.dali.Parts[c.dali.Starts[number]-1]
 	return before.Data + padded(before.Size)
-}
-
-// fromNames makes the shard's bytes of an index with names, without walking the
-// archive. It returns nothing if the index does not fit.
-func (w *shardWalk) fromNames(src Source, c *sidecar) (*blob, error) {
-	fits, err := w.check(src, c.dali.Parts)
-	if err != nil || !fits {
-		return nil, err
-	}
-	p := &piece{shard: w, beside: &sidecar{}, encoder: newEncoder()}
-	var key []byte
-	flush := func() bool {
-		if len(p.parts) == 0 {
-			return true
-		}
-		err := p.encoder.add(key, p.parts)
-		p.parts = p.parts[:0]
-		return err == nil
-	}
-	for i := range c.dali.Parts {
-		part := &c.dali.Parts[i]
-		at := splitAt(part.Name)
-		if at < 0 || Skipped(part.Name) {
-			continue
-		}
-		if len(p.parts) > 0 && !bytes.Equal(key, part.Name[:at]) && !flush() {
-			return nil, nil
-		}
-		key = part.Name[:at]
-		suffix := appendLower(nil, part.Name[at+1:])
-		if !p.fresh(suffix) {
-			return nil, nil // the walk of the archive says what is wrong
-		}
-		p.parts = append(p.parts, located{suffix: suffix, offset: part.Data, size: part.Size})
-	}
-	if !flush() {
-		return nil, nil
-	}
-	return w.finish(p, c)
-}
-
-// fresh reports whether a part may be added to the current sample.
-func (p *piece) fresh(suffix []byte) bool {
-	for i := range p.parts {
-		if bytes.Equal(p.parts[i].suffix, suffix) {
-			return false
-		}
-	}
-	return len(p.parts) < fewParts && !Reserved(suffix)
-}
-
-// check compares an index with the archive: the headers of up to 256 members spread
-// over it, the first and the last among them, those before which there is more room
-// than a header with its long name takes, and the end.
-//
-// What it relies on besides is that members lie as ReadDALI has found them: with one
-// block between two of them there is no room for anything that the index leaves out.
-func (w *shardWalk) check(src Source, parts []DALIPart) (fits bool, err error) {
-	walker := NewWalker(src)
-	walker.Object = string(w.object.Name)
-	every, end := (len(parts)+checkedHeaders-1)/checkedHeaders, int64(0)
-	for i := range parts {
-		part := &parts[i]
-		if i%every == 0 || i == len(parts)-1 || part.Data-end > gapBlocks*blockBytes {
-			if w.ctx.Err() != nil {
-				return false, context.Cause(w.ctx)
-			}
-			walker.WalkRange(end, -1)
-			m, err := nextRegular(walker)
-			if err != nil {
-				return false, besideError(err)
-			}
-			if m == nil || m.Sparse != nil || m.Data != part.Data || m.Size != part.Size || !bytes.Equal(m.Name, part.Name) {
-				return false, nil
-			}
-		}
-		end = part.Data + padded(part.Size)
-	}
-	walker.WalkRange(end, -1)
-	m, err := nextRegular(walker)
-	return m == nil && err == nil, besideError(err)
-}
-
-// nextRegular returns the next regular file of a walk, nil at the end.
-func nextRegular(w *Walker) (*Member, error) {
-	for {
-		m, err := w.Next()
-		switch {
-		case err == io.EOF:
-			return nil, nil
-		case err != nil:
-			return nil, err
-		case m.Regular:
-			return m, nil
-		}
-	}
-}
-
-// besideError drops the error of an archive that is not what its index says: the walk
-// without the index finds out.
-func besideError(err error) error {
-	if backend.KindOf(err) == backend.Corrupt {
-		return nil
-	}
-	return err
 }

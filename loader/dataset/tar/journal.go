@@ -226,9 +226,12 @@ func (j *journal) copy(w io.Writer, at place, section string, scratch []byte) er
 	return nil
 }
 
-// close keeps the journal for a later scan, if it has a name.
+// close keeps the journal for a later scan, if it has a name and holds a shard.
 func (j *journal) close() {
 	_ = j.file.Close() // an entry that is lost is scanned again
+	if j.named && j.end <= journalHeader {
+		_ = os.Remove(j.file.Name()) // there is nothing in it
+	}
 }
 
 // remove ends the journal: the index is there.

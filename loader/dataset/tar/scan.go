@@ -81,7 +81,7 @@ const DefaultInclude = "**/*.{tar,tgz,tbz,tbz2,txz,tzst,tar.gz,tar.bz2,tar.xz,ta
 // Scan lists the origin's files once, walks the headers of each archive and writes the
 // index to dataset.IndexPath(dir, Info.ID). Of a plain archive it reads little more
 // than the pages of the headers; a compressed one is brought into seekable form in
-// dir, once. An index of DALI or Energon beside a shard saves work where it fits (see
+// dir, once. An index of DALI or Energon beside a shard lets several walk it at once (see
 // Info.Indexes).
 //
 // It keeps about 300 bytes a shard in memory and, for each of the up to 8 shards that

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -98,17 +99,11 @@ func (w *shardWalk) explain(err error) error {
 	return err
 }
 
-// walkArchive walks an archive, with the help of an index beside it if there is one.
+// walkArchive walks an archive: all of its headers, whatever an index beside it says.
+// That serves to let several walkers begin at once.
 func (w *shardWalk) walkArchive(src Source) (*blob, error) {
 	beside := w.beside()
 	defer beside.release()
-	if beside.dali != nil && beside.dali.Named {
-		b, err := w.fromNames(src, beside)
-		if b != nil || err != nil {
-			return b, err
-		}
-		beside.misfit()
-	}
 	if pieces := beside.divide(w, w.pieces()); len(pieces) > 1 {
 		b, err := w.walkPieces(pieces, beside)
 		if b != nil || err != nil {
@@ -168,6 +163,7 @@ type piece struct {
 	to      int64            // and of the one to end before, -1: the end of the archive
 	first   int              // number of the piece's first sample in the index beside
 	sparse  []sparsePart     // in the order of the archive, in which they are expanded
+	runs    int              // of them
 	end     int64            // of the last part
 	endOf   int64            // of the last sparse part, in the expanded file
 	counts  map[string]int64 // samples left out, by reason
@@ -265,7 +261,10 @@ func (p *piece) add(s *Sample) error {
 		part := &s.Parts[i]
 		at := located{suffix: part.Suffix, offset: part.Data, size: part.Size}
 		if part.Sparse != nil {
-			p.sparse = append(p.sparse, sparsePart{Size: part.Size, Runs: append([]SparseRun(nil), part.Sparse...)})
+			if p.runs += len(part.Sparse); p.runs > maxShardRuns {
+				return p.tooManyRuns()
+			}
+			p.sparse = append(p.sparse, sparsePart{Size: part.Size, Runs: slices.Clone(part.Sparse)})
 			at.expanded, at.offset = true, p.endOf
 			p.endOf += part.Size
 		}
@@ -277,6 +276,15 @@ func (p *piece) add(s *Sample) error {
 		err = &backend.Error{Kind: backend.Corrupt, Op: "index", Object: string(p.shard.object.Name), Err: err}
 	}
 	return err
+}
+
+// tooManyRuns is the error for a shard whose sparse members would take too much memory.
+func (p *piece) tooManyRuns() error {
+	return &backend.Error{
+		Kind: backend.Invalid, Op: "index", Object: string(p.shard.object.Name),
+		Detail: fmt.Sprintf("its sparse members have more than %d runs of bytes between their holes", maxShardRuns),
+		Remedy: "write the archive again without --sparse, or in smaller shards; or leave it out with --bad skip",
+	}
 }
 
 // complete reports whether the index beside the shard speaks of the samples that were

@@ -6,6 +6,13 @@ import "bytes"
 // shortest of the forms.
 const maxRuns = 1 << 17
 
+// What is kept of sparse members at once: a run takes 24 bytes of memory, and in an
+// archive that is compressed well next to nothing.
+const (
+	maxSampleRuns = 1 << 18 // 6 MiB, as much as two members may have
+	maxShardRuns  = 1 << 20 // 24 MiB
+)
+
 // paxSparse is what PAX headers say of a sparse member. GNU tar has written them in
 // three ways:
 //
@@ -122,18 +129,22 @@ func (w *Walker) badSparse(what string) error {
 }
 
 // placeRuns checks that the runs lie one behind another within the member, and gives
-// them their places in the archive.
+// them their places in the archive. Runs of no bytes are dropped.
 func (w *Walker) placeRuns() error {
 	m, at, data := &w.member, int64(0), w.member.Data
-	for i := range w.runs {
-		r := &w.runs[i]
+	kept := w.runs[:0]
+	for _, r := range w.runs {
 		if r.Offset < at || r.Offset > m.Size || r.Length > m.Size-r.Offset {
 			return w.badSparse("a run of it lies before the one before or behind its end")
 		}
 		at = r.Offset + r.Length
-		r.Data = data
-		data += r.Length
+		if r.Length > 0 {
+			r.Data = data
+			kept = append(kept, r)
+			data += r.Length
+		}
 	}
+	w.runs = kept
 	if data-m.Data != m.Stored {
 		return w.badSparse("its runs have another length than its data")
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
@@ -140,6 +141,13 @@ func (e *explained) Read(p []byte) (int, error) {
 
 const remedyRewrite = "copy or write the archive again"
 
+// What follows the end of compressed data without being more of them. Behind zstd and
+// bzip2, what is shorter than their magic is taken for a stream that is cut short.
+var (
+	errBehind            = errors.New("something else follows")
+	errBehindBzip2 error = bzip2.StructuralError("bad magic value in continuation file")
+)
+
 // explain says what a decompressor's error means and where it was.
 func (c *compressed) explain(kind string, err error) error {
 	if c.err != nil {
@@ -156,6 +164,8 @@ func (c *compressed) explain(kind string, err error) error {
 		e.Detail = fmt.Sprintf("%s: it asks for a window of more than %d MiB", where, maxWindow>>20)
 	case errors.Is(err, zstd.ErrUnknownDictionary):
 		e.Kind, e.Detail, e.Remedy = backend.Invalid, where, "compress it again without a dictionary"
+	case errors.Is(err, errBehind), errors.Is(err, zstd.ErrMagicMismatch), errors.Is(err, errBehindBzip2): // the first magic was right
+		e.Detail = where + ": garbage behind the end of the compressed data"
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		e.Detail = where + ": it ends within its data: it is cut short"
 	default:
@@ -212,6 +222,9 @@ func (g *gzipStream) next() error {
 	} else {
 		if err := skipZeros(g.from); err != nil {
 			return err
+		}
+		if b, _ := g.from.Peek(2); !strings.HasPrefix("\x1f\x8b", string(b)) {
+			return errBehind // or the origin's error, which explain prefers
 		}
 		err = g.reader.Reset(g.from)
 	}

@@ -11,6 +11,7 @@ import (
 	"hash/crc32"
 	"hash/crc64"
 	"io"
+	"strings"
 
 	"github.com/ulikunitz/xz/lzma"
 )
@@ -106,6 +107,9 @@ func (x *xzStream) begin() error {
 	if x.started {
 		if err := x.skipPadding(); err != nil {
 			return err
+		}
+		if b, _ := x.from.Peek(len(xzMagic)); !strings.HasPrefix(xzMagic, string(b)) {
+			return errBehind // or the origin's error, which explain prefers
 		}
 	}
 	var h [12]byte

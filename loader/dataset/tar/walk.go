@@ -64,10 +64,10 @@ const (
 	smallMember  = 16 << 10  // up to this mean distance of headers, everything is read
 	windowBytes  = 128 << 10 // in pieces of this size
 	pageBytes    = 4 << 10   // above it, at most so much for each header: see window.span
-	endBytes     = 1 << 20 // looked at behind the end
-	maxExtension = 1 << 20 // bytes of one long name, PAX header or map of a sparse file
-	maxChain     = 16      // headers before one member
-	maxNameBytes = 4096    // as PATH_MAX
+	endBytes     = 1 << 20   // looked at behind the end
+	maxExtension = 1 << 20   // bytes of one long name, PAX header or map of a sparse file
+	maxChain     = 16        // headers before one member
+	maxNameBytes = 4096      // as PATH_MAX
 	maxSize      = math.MaxInt64 - 1<<20
 )
 

@@ -62,8 +62,8 @@ func (s *Samples) Reset() {
 // Next returns the next sample, io.EOF behind the last one.
 //
 // Errors: as Walker.Next; Corrupt also for a second part of one suffix, which
-// webdataset refuses too, for a Reserved suffix and for more than MaxParts. After
-// these the walk cannot go on.
+// webdataset refuses too, for a Reserved suffix, for more than MaxParts, and for sparse
+// parts of more runs than are worth their memory. After these the walk cannot go on.
 func (s *Samples) Next() (*Sample, error) {
 	g := &s.both[s.next]
 	for {
@@ -117,7 +117,7 @@ func (g *group) begin(m *Member, at int) {
 // add makes m a part of g.
 func (s *Samples) add(g *group, m *Member, at int) error {
 	start := len(g.text)
-	g.text = appendLower(g.text, m.Name[at+1:])
+	g.text = appendSuffix(g.text, m.Name[at+1:])
 	suffix := g.text[start:]
 	hash := maphash.Bytes(s.seed, suffix)
 	for i, h := range g.hashes {
@@ -130,6 +130,9 @@ func (s *Samples) add(g *group, m *Member, at int) error {
 	}
 	if len(g.hashes) == MaxParts {
 		return s.refuse(FaultParts, m, g, "%.120q is one more than %d parts of one sample", m.Name, MaxParts)
+	}
+	if len(m.Sparse) > maxSampleRuns-len(g.runs) {
+		return s.refuse(FaultHeader, m, g, "the sparse members of the sample have more than %d runs of bytes between their holes; write it without --sparse", maxSampleRuns)
 	}
 	g.ends = append(g.ends, len(g.text))
 	g.hashes = append(g.hashes, hash)

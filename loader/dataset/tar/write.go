@@ -115,7 +115,7 @@ func (s *scanner) fill(ctx context.Context, w *dataset.Writer) error {
 // nothingHeld is the error for shards without a sample.
 func nothingHeld(in *dataset.Include, files int64, skipped map[string]int) error {
 	e := &backend.Error{Kind: backend.NotFound, Op: "find", Object: "samples",
-		Detail: fmt.Sprintf("looked for %s; the %d shards found hold no sample", in, files),
+		Detail: fmt.Sprintf("looked for %s; no shard of the %d found holds a sample", in, files),
 		Remedy: "complete the shards, or choose others with --include"}
 	if n := skipped[SkippedDamaged]; n > 0 {
 		e.Detail += fmt.Sprintf("; %d are damaged", n)

@@ -51,6 +51,7 @@ type Dir struct {
 	handles *handleCache
 	idle    chan *gather // scratch of calls that have ended; any call takes and returns
 	jobs    chan job     // calls send, workers receive, Close closes
+	started sync.Once    // of workers, by the first job
 	workers sync.WaitGroup
 
 	mu struct {
@@ -79,8 +80,8 @@ const (
 
 // OpenDir makes an origin of the directory behind dirfd, which it takes over:
 // the descriptor is closed by Close, or by OpenDir itself when it fails. The
-// descriptor must be open for reading (not O_PATH). OpenDir starts
-// Options.ColdReads goroutines, which Close stops.
+// descriptor must be open for reading (not O_PATH). The first read that has to
+// wait for the device starts Options.ColdReads goroutines, which Close stops.
 //
 // Errors: OutOfRange (not a directory, or options out of range), Permission (not
 // readable by this process), Unavailable.
@@ -98,7 +99,7 @@ func OpenDir(dirfd int, options Options) (*Dir, error) {
 		d.system.Close(dirfd)
 		return nil, err
 	}
-	d.startWorkers()
+	d.jobs = make(chan job, options.ColdReads)
 	return d, nil
 }
 

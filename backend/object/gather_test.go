@@ -8,10 +8,13 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime/pprof"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
@@ -360,5 +363,70 @@ func TestHandlesOfManyFilesKeepServingTheFirst(t *testing.T) {
 	read()
 	if n := fs.Fired(opens); n > 400-48 {
 		t.Errorf("%d of 400 files were opened again with 64 places", n)
+	}
+}
+
+// workersOf counts the goroutines that wait for the device.
+func workersOf(t *testing.T) int {
+	t.Helper()
+	var stacks bytes.Buffer
+	must(t, pprof.Lookup("goroutine").WriteTo(&stacks, 2))
+	return strings.Count(stacks.String(), "object.(*Dir).work(")
+}
+
+func TestGoroutinesBeginWithTheFirstReadThatWaits(t *testing.T) {
+	dir, objects := filesFixture(t, 2, 100, object.Options{System: cold{object.Kernel()}, ColdReads: 3})
+	if n := workersOf(t); n != 0 {
+		t.Errorf("%d goroutines of a Dir that was only listed", n)
+	}
+	want, err := os.ReadFile(filepath.Join(dir.Path(), string(objects[0].Name)))
+	must(t, err)
+	p := make([]byte, 100)
+	must(t, dir.ReadAt(context.Background(), whole(&objects[0], nil).Chunk, p, 0))
+	if !bytes.Equal(p, want) {
+		t.Error("wrong bytes")
+	}
+	begun := time.Now()
+	for workersOf(t) != 3 { // the others may not have run yet
+		if time.Since(begun) > 10*time.Second {
+			t.Fatalf("%d goroutines after a read that waited, want 3", workersOf(t))
+		}
+		time.Sleep(time.Millisecond)
+	}
+	must(t, dir.Close())
+	if n := workersOf(t); n != 0 {
+		t.Errorf("%d goroutines after Close", n)
+	}
+}
+
+// TestClosingRacesWithTheFirstReadsThatWait closes while several calls try to start
+// the goroutines: each call is served or refused whole.
+func TestClosingRacesWithTheFirstReadsThatWait(t *testing.T) {
+	for range 50 {
+		dir, objects := filesFixture(t, 4, 100, object.Options{System: coldOpens{cold{object.Kernel()}}, ColdReads: 2})
+		var group sync.WaitGroup
+		begin := make(chan struct{})
+		for i := range objects {
+			group.Go(func() {
+				<-begin
+				err := dir.ReadAt(context.Background(), whole(&objects[i], nil).Chunk, make([]byte, 100), 0)
+				if err != nil && backend.KindOf(err) != backend.Unavailable {
+					t.Error(err)
+				}
+			})
+		}
+		for range 2 {
+			group.Go(func() {
+				<-begin
+				if err := dir.Close(); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		close(begin)
+		group.Wait()
+		if n := workersOf(t); n != 0 {
+			t.Fatalf("%d goroutines after Close", n)
+		}
 	}
 }

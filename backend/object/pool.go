@@ -27,9 +27,10 @@ const wholeFile = -1
 
 // startWorkers starts the goroutines that wait for the device. Their number
 // bounds the reads in flight; a full queue makes calls wait, which bounds the
-// descriptors that waiting reads keep open.
+// descriptors that waiting reads keep open. A Dir that is only registered, or
+// that the page cache serves, has none: the first job starts them, within a call,
+// so that they are all counted before Close, which waits for calls, waits for them.
 func (d *Dir) startWorkers() {
-	d.jobs = make(chan job, d.options.ColdReads)
 	labels := pprof.WithLabels(context.Background(), pprof.Labels("stoker", "cold-read", "origin", d.origin))
 	lanes := make([]lane, d.options.ColdReads)
 	for i := range lanes {
@@ -51,6 +52,7 @@ func (d *Dir) work(l *lane) {
 
 // submit queues a job, unless the call is cancelled first.
 func (g *gather) submit(j job) {
+	g.dir.started.Do(g.dir.startWorkers)
 	g.jobs.Add(1)
 	select {
 	case g.dir.jobs <- j:

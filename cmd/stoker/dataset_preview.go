@@ -79,6 +79,7 @@ type preview struct {
 	Samples int64       `json:"samples"` // of the dataset
 	IndexID string      `json:"index_id"`
 	Shown   []previewed `json:"shown"`
+	Left    int         `json:"parts_left,omitempty"` // parts that are not shown, as there are too many
 }
 
 func (a *app) preview(ctx context.Context, name string, options previewOptions) error {
@@ -104,6 +105,12 @@ func (a *app) preview(ctx context.Context, name string, options previewOptions) 
 				Remedy: "leave --part out", exit: exitUsage}
 		}
 	}
+	left := 0
+	if len(options.parts) == 0 {
+		if p.request.Select, left = firstParts(&p.dataset); left > 0 {
+			p.request.Missing = "empty"
+		}
+	}
 	if p.session, err = dialSession(ctx, daemon.directory); err != nil {
 		return err
 	}
@@ -112,6 +119,7 @@ func (a *app) preview(ctx context.Context, name string, options previewOptions) 
 	if err != nil {
 		return err
 	}
+	shown.Left = left
 	if a.json {
 		return a.writeJSON(shown)
 	}
@@ -123,9 +131,39 @@ func selected(parts []string) []shm.SelectColumn {
 	var columns []shm.SelectColumn
 	for _, part := range parts {
 		alternatives := strings.Split(part, ";")
-		columns = append(columns, shm.SelectColumn{Name: alternatives[0], Parts: alternatives})
+		columns = append(columns, selectColumn(alternatives...))
 	}
 	return columns
+}
+
+// A session can have only so many columns if samples lack some of them: of more, a
+// preview shows the first.
+const (
+	mostLackable = 62
+	partsPreviewed   = 60
+)
+
+// firstParts selects the first parts of a dataset that has more than a session can
+// show, and returns how many are left; otherwise it selects nothing.
+func firstParts(d *api.Dataset) (columns []shm.SelectColumn, left int) {
+	lacking := slices.ContainsFunc(d.Parts, func(p api.Part) bool { return p.Samples < d.Samples })
+	if len(d.Parts) <= mostLackable || !lacking {
+		return nil, 0
+	}
+	for _, part := range d.Parts[:partsPreviewed] {
+		columns = append(columns, selectColumn(part.Name))
+	}
+	return columns, len(d.Parts) - partsPreviewed
+}
+
+// selectColumn is the column of the first of these parts that there is, named by the
+// first. A selected column needs a name, even that of a part without one.
+func selectColumn(parts ...string) shm.SelectColumn {
+	name := parts[0]
+	if name == "" {
+		name = "(no name)"
+	}
+	return shm.SelectColumn{Name: name, Parts: parts}
 }
 
 // previewer fetches samples, one after the other.
@@ -317,6 +355,9 @@ func integer(dtype string, b []byte) int64 {
 func (a *app) writePreview(p preview, absent bool) error {
 	if _, err := fmt.Fprintf(a.out, "%s: %s, %s\n", printable(p.Dataset), p.Format, counted(p.Samples, "sample", "samples")); err != nil {
 		return err
+	}
+	if p.Left > 0 {
+		fmt.Fprintf(a.out, "the first %d parts are shown; choose from %s more with --part\n", partsPreviewed, grouped(int64(p.Left)))
 	}
 	for i := range p.Shown {
 		s := &p.Shown[i]

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"archive/tar"
 	"bytes"
 	"encoding/binary"
 	"encoding/json"
+	"fmt"
 	"image"
 	"image/color"
 	"image/gif"
@@ -12,6 +14,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -216,6 +219,72 @@ func TestPreviewAgainstARealNode(t *testing.T) {
 			if !strings.Contains(got.out+got.err, want) {
 				t.Errorf("%q: %+v, want %q", step.args, got, want)
 			}
+		}
+	}
+}
+
+// archivesOnDisk is a directory with one archive of such members, each of which holds
+// its name.
+func archivesOnDisk(t *testing.T, members ...string) string {
+	t.Helper()
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	for _, name := range members {
+		if err := w.WriteHeader(&tar.Header{Name: name, Size: int64(len(name)), Mode: 0o644}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.WriteString(w, name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	directory := t.TempDir()
+	if err := os.WriteFile(filepath.Join(directory, "a.tar"), b.Bytes(), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return directory
+}
+
+func TestPreviewOfMorePartsThanASessionCanLack(t *testing.T) {
+	p := newPlace(t)
+	p.serveNode(t)
+	complete, lacking, most := []string{}, []string{"0.", "1."}, []string{"1.p00"}
+	for i := range 70 {
+		complete = append(complete, fmt.Sprintf("0.p%02d", i))
+		lacking = append(lacking, fmt.Sprintf("1.p%02d", i))
+	}
+	most = append(slices.Clone(complete[:mostLackable]), most...)
+	for name, members := range map[string][]string{"complete": complete, "lacking": lacking, "most": most, "unnamed": {"a.", "s/."}} {
+		if got := p.run(t, "dataset", "add", name, archivesOnDisk(t, members...)); got.code != exitOK {
+			t.Fatalf("%+v", got)
+		}
+	}
+	for _, step := range []struct {
+		args  string
+		want  []string
+		shown int
+		left  int
+	}{
+		{"complete -n 1", []string{"p69"}, 70, 0},
+		{"lacking -n 1 --index 1", []string{"the first 60 parts are shown; choose from 11 more with --part\n", "(no name)", "p58"}, 60, 11},
+		{"lacking -n 1 --index 1 --part p69", []string{"1.p69"}, 1, 0},
+		{"most -n 1", []string{"p61"}, 62, 0},
+		{"unnamed -n 2", []string{"a.", "s/."}, 1, 0},
+		{"unnamed --part ;x", []string{"(no name)", "a."}, 1, 0},
+	} {
+		args := append([]string{"dataset", "preview"}, strings.Fields(step.args)...)
+		got := p.run(t, args...)
+		for _, want := range step.want {
+			if got.code != exitOK || !strings.Contains(got.out, want) {
+				t.Errorf("%s: %+v, want %q", step.args, got, want)
+			}
+		}
+		var whole preview
+		got = p.run(t, append(args, "--json")...)
+		if err := json.Unmarshal([]byte(got.out), &whole); err != nil || whole.Left != step.left || len(whole.Shown) == 0 || len(whole.Shown[0].Parts) != step.shown {
+			t.Errorf("%s: %+v, %v", step.args, got, err)
 		}
 	}
 }

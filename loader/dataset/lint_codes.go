@@ -17,6 +17,7 @@ func LintCodes() []LintCode {
 	return []LintCode{
 		{"no-files", SeverityError, all, "No file belongs to the dataset.", "choose files with --include, or give the directory that holds them"},
 		{"unreadable", SeverityError, all, "A file cannot be read, or changed while it was.", "let the daemon read it (permissions, mounts), or leave it out with --include"},
+		{"empty-dataset", SeverityError, tar, "No archive holds a sample.", "choose other archives with --include; names need a dot with something before it"},
 		{"no-tar", SeverityError, tar, "A file that is named as an archive is none.", "choose the archives with --include, or index the files as they are with --format raw"},
 		{"bad-compression", SeverityError, tar, "A compressed archive is damaged, cut short, or compressed in a way that is not supported.", "copy or write the archive again, plain or with gzip, bzip2, xz or zstd"},
 		{"empty-shard", SeverityError, tar, "An archive has 0 bytes.", "copy or write it again, or leave it out with --include or --bad skip"},
@@ -34,6 +35,7 @@ func LintCodes() []LintCode {
 
 		{"duplicate-key", SeverityWarning, tar, "Two samples have one key. They stay two samples; a join by keys, or a split by them, will not tell them apart.", "name the samples differently; if it is one sample whose parts lie apart, write the archive in the order of keys"},
 		{"missing-part", SeverityWarning, tar, "Samples lack a part that most others have.", "complete them, select the part with missing=\"empty\", or select alternatives such as \"jpg;png\""},
+		{"many-parts", SeverityWarning, tar, "There are more than 62 parts, and samples lack some of them. A session that selects none fails.", "choose parts with select"},
 		{"no-samples", SeverityWarning, tar, "An archive holds no member that is part of a sample.", "leave it out with --include; names need a dot with something before it"},
 		{"data-after-end", SeverityWarning, tar, "Behind the end of an archive follows something that no reader reads, mostly another archive that was appended with cat.", "join archives with tar --concatenate"},
 		{"compressed-archive", SeverityWarning, tar, "An archive is compressed. It is read front to back once and kept in seekable form, which takes time and room when the dataset is added.", "write plain archives: pictures and sound are compressed already"},
@@ -50,6 +52,7 @@ func LintCodes() []LintCode {
 		{"unusual-end", SeverityNote, tar, "An archive does not end in two blocks of zeros. It may have been cut behind a member.", "write it again if samples are missing"},
 		{"unsorted", SeverityNote, tar, "The samples of an archive are not in the order of their keys.", "nothing, unless parts of one sample lie apart: then use tar --sort=name"},
 		{"empty-part", SeverityNote, tar, "Parts have 0 bytes.", "check whether they should"},
+		{"empty-part-name", SeverityNote, tar, "A part has no name, as the file name ends in its dot. Its column is named by nothing.", "rename the members, or name the column with select"},
 		{"huge-shard", SeverityNote, tar, "An archive has more than 32 GiB. One shard is indexed by one thread.", "write archives of 64 MiB to 4 GiB"},
 		{"sparse-member", SeverityNote, tar, "Members are sparse. They are expanded once, into a file beside the index.", "write the archive without tar --sparse"},
 		{"odd-name", SeverityNote, tar, "Names hold control characters, bytes that are no UTF-8, \"..\", or begin with a slash. Names are keys and never paths here; other tools may fail on them.", "rename the members"},

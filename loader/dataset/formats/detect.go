@@ -216,14 +216,22 @@ func (s *sighting) tar(ctx context.Context, store backend.Store) (Detection, err
 		return Detection{}, err
 	}
 	if found.Kind != "tar" && found.Kind != "" {
-		saw += ", packed with " + found.Kind
+		which := ", "
+		if s.tars > 1 {
+			which = ", the first "
+		}
+		saw += which + "packed with " + found.Kind
 	}
 	const most = 8
 	switch n := len(found.Parts); {
-	case err != nil: // whoever scans it says what is wrong, or leaves it out
+	case err != nil && found.Kind == "":
 		saw += fmt.Sprintf("; %q cannot be read", s.firstTar.Name)
+	case err != nil: // whoever scans it says where, or takes the samples before it
+		saw += fmt.Sprintf("; %q is damaged or no archive", s.firstTar.Name)
 	case n == 0:
 		saw += fmt.Sprintf("; %q begins with no sample", s.firstTar.Name)
+	case n == most+1:
+		saw += fmt.Sprintf("; samples of %s and 1 more part", strings.Join(found.Parts[:most], ", "))
 	case n > most:
 		saw += fmt.Sprintf("; samples of %s and %d more parts", strings.Join(found.Parts[:most], ", "), n-most)
 	default:

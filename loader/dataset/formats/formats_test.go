@@ -3,6 +3,7 @@ package formats
 import (
 	"archive/tar"
 	"bytes"
+	"compress/gzip"
 	"context"
 	"os"
 	"path/filepath"
@@ -56,6 +57,20 @@ func tarFiles(t *testing.T, archives, others, members string) dirstore.Store {
 	return store
 }
 
+// packed writes archives without a member, packed with gzip.
+func packed(t *testing.T, names string) dirstore.Store {
+	t.Helper()
+	var b bytes.Buffer
+	w := gzip.NewWriter(&b)
+	if _, err := w.Write(make([]byte, 1024)); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return writeFiles(t, names, b.String())
+}
+
 const classesSaw = "8 bare .bin files, uint16 (assumed: bare files do not say it); all are small and in sub-directories: " +
 	"if each is a sample and its directory a class, add them with --format raw"
 
@@ -83,7 +98,11 @@ func TestDetectSaysWhatItSaw(t *testing.T) {
 		"archives":        {tarFiles(t, "b.tar a.tar", "", "a.jpg a.cls b.jpg"), "", "tar", "2 tar shards, 5 KiB; samples of cls, jpg"},
 		"one archive":     {tarFiles(t, "x/a.tar", "x/a.idx README.md meta.json", "a.jpg"), "", "tar", "1 tar shard, 1.5 KiB; samples of jpg"},
 		"no samples":      {tarFiles(t, "a.tar", "", "a"), "", "tar", "1 tar shard, 1.5 KiB; \"a.tar\" begins with no sample"},
-		"no archive":      {writeFiles(t, "a.tar", strings.Repeat("x", 2048)), "", "tar", "1 tar shard, 2 KiB; \"a.tar\" cannot be read"},
+		"no archive":      {writeFiles(t, "a.tar", strings.Repeat("x", 2048)), "", "tar", "1 tar shard, 2 KiB; \"a.tar\" is damaged or no archive"},
+		"zip":             {writeFiles(t, "a.tar", "PK\x03\x04"+strings.Repeat("z", 600)), "", "tar", "1 tar shard, 604 bytes; \"a.tar\" cannot be read"},
+		"nine parts":      {tarFiles(t, "a.tar", "", "a.0 a.1 a.2 a.3 a.4 a.5 a.6 a.7 a.8"), "", "tar", "1 tar shard, 5.5 KiB; samples of 0, 1, 2, 3, 4, 5, 6, 7 and 1 more part"},
+		"packed":          {packed(t, "a.tar.gz"), "", "tar", "1 tar shard, 32 bytes, packed with gzip; \"a.tar.gz\" begins with no sample"},
+		"first packed":    {packed(t, "a.tar.gz b.tar"), "", "tar", "2 tar shards, 64 bytes, the first packed with gzip; \"a.tar.gz\" begins with no sample"},
 		"many parts":      {tarFiles(t, "a.tar", "", "a.0 a.1 a.2 a.3 a.4 a.5 a.6 a.7 a.8 a.9"), "", "tar", "1 tar shard, 6 KiB; samples of 0, 1, 2, 3, 4, 5, 6, 7 and 2 more parts"},
 		"beside archives": {tarFiles(t, "a.tar", "b.jpg", "a.jpg"), "", "raw", `files that are no tar archives, such as "b.jpg", beside archives such as "a.tar": if those alone are meant, add them with --format tar`},
 		"bin and tar":     {tarFiles(t, "a.tar", "b.bin", "a.jpg"), "", "raw", `tar archives such as "a.tar" beside .bin files such as "b.bin": if one kind alone is meant, add it with --format tar or --format tokens`},

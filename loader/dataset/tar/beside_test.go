@@ -9,7 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"sync/atomic"
+	"strings"
 	"testing"
 	"time"
 
@@ -122,24 +122,64 @@ func TestIndexesBesideShardsThatFitAreUsed(t *testing.T) {
 	}
 }
 
-func TestAnIndexWithNamesSavesTheWalk(t *testing.T) {
-	var files []file
-	for i := range 1200 {
-		files = append(files, file{fmt.Sprintf("%05d.bin", i), string(bytes.Repeat([]byte{1}, 20_000))})
-	}
-	archive := makeTar(t, files)
-	store := shards(t, map[string][]byte{"a.tar": archive, "a.idx": daliIndex(t, archive, daliWithNames)})
-	later(t, store, "a.idx")
-	var reads atomic.Int64
-	s := scanShards(t, counting{store, func(name string) {
-		if name == "a.tar" {
-			reads.Add(1)
+// Every sample is compared, however many there are.
+func TestAStaleIndexChangesNothing(t *testing.T) {
+	label := func(i int) string { return fmt.Sprint(i % 10) }
+	build := func(label func(int) string) []byte {
+		var files []file
+		for i := range 600 {
+			files = append(files, file{fmt.Sprintf("%04d.cls", i), label(i)}, file{fmt.Sprintf("%04d.jpg", i), strings.Repeat("x", 700)})
 		}
-	}}, Options{})
-	if n := reads.Load(); s.info.Indexes["dali used"] != 1 || n > 2*checkedHeaders {
-		t.Errorf("%v after %d reads of the shard", s.info.Indexes, n)
+		return makeTar(t, files)
 	}
-	equalRows(t, s.rows(t), expect(t, "a.tar", archive))
+	rewritten := build(func(i int) string {
+		if i == 101 || i == 302 {
+			return "57" // in the same block, longer
+		}
+		return label(i)
+	})
+	var few []file // parts that are small enough to lie in what an index leaves between others
+	for i := range 600 {
+		few = append(few, file{fmt.Sprintf("%04d.jpg", i), strings.Repeat("x", 700)})
+		if i == 100 {
+			few = append(few, file{"0100.cls", "7"})
+		}
+	}
+	omitted := makeTar(t, few)
+	renamed := makeTar(t, []file{{"9999.cls", "0"}, {"9999.jpg", "x"}})
+	for _, version := range []string{daliWithNames, daliWithoutNames} {
+		before, after, _ := bytes.Cut(daliIndex(t, omitted, version), []byte(" cls "))
+		without := append(bytes.Clone(before), after[bytes.IndexByte(after, '\n'):]...)
+		for name, c := range map[string]struct{ archive, index []byte }{
+			"rewritten labels": {rewritten, daliIndex(t, build(label), version)},
+			"omitted part":     {omitted, without},
+			"renamed sample":   {renamed, bytes.ReplaceAll(daliIndex(t, renamed, version), []byte("9999.cls"), []byte("9998.cls"))},
+		} {
+			if name == "renamed sample" && version == daliWithoutNames {
+				continue // it has no names
+			}
+			if _, err := ReadDALI(c.index, int64(len(c.archive))); err != nil {
+				t.Fatal(err)
+			}
+			store := shards(t, map[string][]byte{"a.tar": c.archive, "a.idx": c.index})
+			later(t, store, "a.idx")
+			s := scanShards(t, store, Options{})
+			if s.info.Indexes["dali does not fit"] != 1 {
+				t.Errorf("%s, %s: %v", name, version, s.info.Indexes)
+			}
+			equalRows(t, s.rows(t), expect(t, "a.tar", c.archive))
+		}
+	}
+}
+
+func TestIndexesWithCapitalsFit(t *testing.T) {
+	archive := makeTar(t, []file{{"A.JPG", "1"}, {"A.cls", "2"}})
+	index := bytes.ReplaceAll(daliIndex(t, archive, daliWithNames), []byte("jpg "), []byte("JPG ")) // as wds2idx writes it
+	store := shards(t, map[string][]byte{"a.tar": archive, "a.idx": index})
+	later(t, store, "a.idx")
+	if s := scanShards(t, store, Options{}); s.info.Indexes["dali used"] != 1 {
+		t.Errorf("%v", s.info.Indexes)
+	}
 }
 
 func TestIndexesBesideShardsThatDoNotFitAreNot(t *testing.T) {
@@ -237,6 +277,8 @@ func TestAShardIsWalkedInPiecesThatItsIndexNames(t *testing.T) {
 	}{
 		"energon":           {"a.tar.idx", energonIndex(t, archive), true},
 		"dali":              {"a.idx", daliIndex(t, archive, daliWithoutNames), true},
+		"dali with names":   {"a.idx", daliIndex(t, archive, daliWithNames), true},
+		"dali of others":    {"a.idx", daliIndex(t, broken, daliWithNames), false},
 		"energon of others": {"a.tar.idx", energonIndex(t, broken), false},
 		"border in a part":  {"a.tar.idx", borders(energonIndex(t, archive), half, 512), false},
 		"border in sample":  {"a.tar.idx", borders(energonIndex(t, archive), half, 1024), false},

@@ -68,7 +68,8 @@ func newSelection(idx *dataset.Index, selected []dataset.Select) (*selection, er
 		there[p.Name] = true
 		names = append(names, p.Name)
 	}
-	if len(selected) == 0 {
+	all := len(selected) == 0 // columns are named as their parts are, one of which may be ""
+	if all {
 		for _, name := range names {
 			selected = append(selected, dataset.Select{Name: name, Parts: []string{name}})
 		}
@@ -76,7 +77,7 @@ func newSelection(idx *dataset.Index, selected []dataset.Select) (*selection, er
 	used := map[string]bool{}
 	for _, s := range selected {
 		switch {
-		case s.Name == "" || s.Name == PresentColumn || used[s.Name]:
+		case s.Name == "" && !all || s.Name == PresentColumn || used[s.Name]:
 			return nil, &backend.Error{Kind: backend.Invalid, Op: "select column", Object: s.Name,
 				Detail: "columns need names of their own", Remedy: "name each column once"}
 		case !slices.ContainsFunc(s.Parts, func(name string) bool { return there[name] }):
@@ -291,8 +292,8 @@ func (v *view) lacks(sel *selection, column int) error {
 	}
 	name := sel.columns[column].Name
 	return &backend.Error{Kind: backend.Invalid, Op: "select column", Object: name,
-		Detail: fmt.Sprintf("%d of %d samples lack %s, for instance %.200q in %.200q", sel.lacking[column], v.Len(),
-			anyOf(sel.columns[column].Parts), key, s.archive.Name),
+		Detail: fmt.Sprintf("%d of %s %s, for instance %.200q in %.200q", sel.lacking[column], counted(v.Len(), "sample", "samples"),
+			words(sel.lacking[column], "lacks ", "lack ")+anyOf(sel.columns[column].Parts), key, s.archive.Name),
 		Remedy: `allow them with missing="empty", or leave the part out of select`}
 }
 

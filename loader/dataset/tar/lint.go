@@ -112,7 +112,7 @@ func (l *linter) list(ctx context.Context, in *dataset.Include) error {
 	l.mu.done.FilesTotal, l.mu.done.BytesTotal = l.Summary.Files, l.total
 	l.report(0, 0, 0)
 	if len(l.shards) == 0 {
-		return l.Add(dataset.Finding{Code: "no-files", Offset: -1, What: fmt.Sprintf("looked for %s; saw %d other files", in, seen)})
+		return l.Add(dataset.Finding{Code: "no-files", Offset: -1, What: fmt.Sprintf("looked for %s; saw %s", in, counted(seen, "other file", "other files"))})
 	}
 	return nil
 }
@@ -224,6 +224,12 @@ func (l *linter) addFile(code string, shard int, what string) error {
 
 // sumUp tells of what concerns the dataset.
 func (l *linter) sumUp() error {
+	if l.Summary.Samples == 0 && l.Summary.Errors == 0 {
+		if err := l.Add(dataset.Finding{Code: "empty-dataset", Offset: -1,
+			What: counted(int64(len(l.shards)), "archive holds no sample", "archives hold no sample")}); err != nil {
+			return err
+		}
+	}
 	if n := int64(len(l.shards)); n >= severalShards && l.total/n < tinyShard {
 		if err := l.Add(dataset.Finding{Code: "small-shards", Offset: -1,
 			What: fmt.Sprintf("%d archives of %d bytes in the mean", n, l.total/n)}); err != nil {

@@ -78,7 +78,7 @@ func (b *lintBeside) compare(s *Sample) {
 	b.end = last.Data + padded(last.Stored)
 	switch {
 	case b.energon != nil && (number >= len(b.energon)-1 || b.energon[number] != s.Header),
-		b.dali != nil && (number >= b.dali.Len() || !equalParts(b.dali.Sample(number), s.Parts)):
+		b.dali != nil && (number >= b.dali.Len() || !equalSample(b.dali.Sample(number), s)):
 		b.wrong, b.at = "the sample here is another one, or none, in the index", s.Header
 	}
 }

@@ -115,7 +115,8 @@ func (p *shardParts) shape(sum uint64, s *Sample) {
 func (p *shardParts) judge(r *shardReport) {
 	for _, name := range p.sorted() {
 		if e := p.names[name].empty; e.count > 0 {
-			r.find("empty-part", e.offset, e.name, "%d of %d parts %.60q have 0 bytes; this is the first", e.count, p.names[name].count, name)
+			r.find("empty-part", e.offset, e.name, "%d of %d parts %.60q %s 0 bytes; this is the first",
+				e.count, p.names[name].count, name, words(e.count, "has", "have"))
 		}
 	}
 }
@@ -202,7 +203,14 @@ func (t *partTable) sumUp(l *linter) error {
 		p := t.names[name]
 		if isPickle(name) {
 			err := l.Add(dataset.Finding{Code: "pickle", File: string(l.shards[p.shard].Name), Offset: p.first, Key: p.key,
-				What: fmt.Sprintf("%d samples have a part %.60q; this is the first", p.count, name)})
+				What: fmt.Sprintf("%s a part %.60q; this is the first", counted(p.count, "sample has", "samples have"), name)})
+			if err != nil {
+				return err
+			}
+		}
+		if name == "" {
+			err := l.Add(dataset.Finding{Code: "empty-part-name", File: string(l.shards[p.shard].Name), Offset: p.first, Key: p.key,
+				What: fmt.Sprintf("%s a part without a name; this is the first", counted(p.count, "sample has", "samples have"))})
 			if err != nil {
 				return err
 			}
@@ -213,7 +221,21 @@ func (t *partTable) sumUp(l *linter) error {
 			}
 		}
 	}
+	if err := t.many(l, names); err != nil {
+		return err
+	}
 	return t.huge(l)
+}
+
+// many tells of more parts than the columns of a session can be if samples lack some.
+func (t *partTable) many(l *linter, names []string) error {
+	lacked := slices.IndexFunc(names, func(name string) bool { return t.names[name].count < t.samples })
+	if len(names) <= maxPresent || lacked < 0 {
+		return nil
+	}
+	return l.Add(dataset.Finding{Code: "many-parts", Offset: -1,
+		What: fmt.Sprintf("%d parts, of which samples lack some: %.60q is in %d of %d; without select at most %d such parts can be read",
+			len(names), names[lacked], t.names[names[lacked]].count, t.samples, maxPresent)})
 }
 
 // missing tells of the shards whose samples lack a part.
@@ -233,7 +255,8 @@ func (t *partTable) missing(l *linter, name string, count int64) error {
 			continue
 		}
 		err := l.Add(dataset.Finding{Code: "missing-part", File: string(l.shards[shard].Name), Offset: first.header, Key: first.key,
-			What: fmt.Sprintf("%d samples of this archive lack part %.60q, which %.4g %% of all samples have; this is the first", lacking, name,
+			What: fmt.Sprintf("%s part %.60q, which %.4g %% of all samples have; this is the first",
+				counted(lacking, "sample of this archive lacks", "samples of this archive lack"), name,
 				100*float64(count)/float64(t.samples))})
 		if err != nil {
 			return err

@@ -226,18 +226,18 @@ func oddName(name []byte) bool {
 // judge tells of what is to be said once the whole shard was seen.
 func (r *shardReport) judge(w *Walker, beside *lintBeside) {
 	if r.samples == 0 && len(r.findings) == 0 {
-		r.find("no-samples", -1, "", "it holds no sample; %d of its files are part of none", r.partless.count)
+		r.find("no-samples", -1, "", "it holds no sample; %d of its files %s part of none", r.partless.count, words(r.partless.count, "is", "are"))
 	}
-	first := func(code string, p firstOf, what string) {
+	first := func(code string, p firstOf, one, more string) {
 		if p.count > 0 {
-			r.find(code, p.offset, "", "%d %s, the first of them %.120q", p.count, what, p.name)
+			r.find(code, p.offset, "", "%s%s %.120q", counted(p.count, one, more), words(p.count, ":", ", the first of them"), p.name)
 		}
 	}
-	first("odd-name", r.odd, "members have names that other programs may stumble over")
-	first("sparse-member", r.sparse, "members are sparse")
-	first("unsorted", r.unsorted, "samples come before one of a smaller key")
+	first("odd-name", r.odd, "member has a name that other programs may stumble over", "members have names that other programs may stumble over")
+	first("sparse-member", r.sparse, "member is sparse", "members are sparse")
+	first("unsorted", r.unsorted, "sample comes behind one of a larger key", "samples come behind one of a larger key")
 	if r.samples > 0 {
-		first("no-part", r.partless, "files are part of no sample")
+		first("no-part", r.partless, "file is part of no sample", "files are part of no sample")
 	}
 	if r.parts.full {
 		r.find("too-many-kinds", -1, "", "its samples have %d names of parts in %d different lists or more", len(r.parts.names), len(r.parts.shapes))

@@ -86,7 +86,9 @@ func TestLintFindsWhatIsWrongWithAnArchiveAndWhere(t *testing.T) {
 			}
 			return i%4 == 2
 		}), []string{"missing-part a.tar@4096 0002"}},
-		"no-samples":     {archiveOf("noname", "dir/noname"), []string{"no-samples a.tar@-1"}},
+		"no-samples":     {archiveOf("noname", "dir/noname"), []string{"no-samples a.tar@-1", "empty-dataset @-1"}},
+		"zeros":          {make([]byte, 4096), []string{"no-samples a.tar@-1", "empty-dataset @-1"}},
+		"no name":        {archiveOf("a.x", "a.", "b/.", "b/.x", "c.x", "c."), []string{"empty-part-name a.tar@1024 a"}},
 		"data-after-end": {append(bytes.Clone(good), good...), []string{"data-after-end a.tar@9216"}},
 		"one block":      {good[:len(good)-512], []string{"unusual-end a.tar@8192"}},
 		"no block":       {good[:len(good)-1024], []string{"unusual-end a.tar@8192"}},
@@ -159,6 +161,53 @@ func TestLintComparesShardsWithEachOther(t *testing.T) {
 	}
 	if b, err := json.Marshal(findings[3]); err != nil || !strings.Contains(string(b), `"key":"b0000"`) || strings.Contains(string(b), "Key") {
 		t.Errorf("%s, %v", b, err)
+	}
+}
+
+func TestLintTellsOfMorePartsThanASessionCanLack(t *testing.T) {
+	var names []string
+	for i := range maxPresent + 1 {
+		names = append(names, fmt.Sprintf("0.p%02d", i))
+	}
+	for _, c := range []struct {
+		names []string
+		want  []string
+	}{
+		{names, nil},
+		{append(names[1:len(names):len(names)], "1.p01"), nil},
+		{append(names[:len(names):len(names)], "1.p00"), []string{"many-parts @-1"}},
+	} {
+		findings, summary := linted(t, shards(t, map[string][]byte{"a.tar": archiveOf(c.names...)}), Options{})
+		if got := places(findings); !slices.Equal(got, c.want) {
+			t.Errorf("%q, want %q", got, c.want)
+		}
+		if len(findings) > 0 && (!strings.Contains(findings[0].What, `"p01" is in 1 of 2`) || findings[0].Severity != dataset.SeverityWarning) {
+			t.Errorf("%+v", findings[0])
+		}
+		checkFindings(t, findings, summary)
+	}
+}
+
+func TestLintCountsOneInTheSingular(t *testing.T) {
+	store := shards(t, map[string][]byte{
+		"a.tar": archiveOf("../b.pkl", "a.pkl", "README", "c.pkl", "c.jpg", "d.jpg", "d.pkl", "e.jpg", "e.pkl", "f.jpg", "f.pkl"), "b.tar": archiveOf("noname"),
+	})
+	var said []string
+	findings, _ := linted(t, store, Options{})
+	for _, f := range findings {
+		said = append(said, f.What)
+	}
+	for _, want := range []string{
+		`1 member has a name that other programs may stumble over: "../b.pkl"`, `1 file is part of no sample: "README"`,
+		"it holds no sample; 1 of its files is part of none", `6 samples have a part "pkl"; this is the first`,
+	} {
+		if !slices.Contains(said, want) {
+			t.Errorf("%q is not said in %q", want, said)
+		}
+	}
+	findings, _ = linted(t, shards(t, map[string][]byte{"a.txt": nil}), Options{})
+	if len(findings) != 1 || !strings.Contains(findings[0].What, "saw 1 other file") || strings.HasSuffix(findings[0].What, "files") {
+		t.Errorf("%+v", findings)
 	}
 }
 

@@ -1,20 +1,27 @@
 package tar
 
-import "bytes"
+import (
+	"bytes"
+	"unicode/utf8"
+
+	"golang.org/x/text/cases"
+	"golang.org/x/text/language"
+)
 
 // SplitName divides the name of a member into the key of its sample and the suffix
 // that names the part, as WebDataset does (webdataset: tariterators.py, base_plus_ext,
 // the pattern ^((?:.*/|)[^.]+)[.]([^/]*)$): at the first dot of the last component, so
 // directories belong to the key and "a/b.seg.png" is part "seg.png" of sample "a/b".
-// The suffix is lower-cased in ASCII. ok is false for a name that is part of no
-// sample.
+// The suffix is lower-cased as Unicode has it, one that is no UTF-8 in ASCII only. ok is
+// false for a name that is part of no sample.
 //
 // The pattern's quirks are kept, as other readers of the same archive number samples
 // by them: "dir/.hidden" is part "hidden" of "dir/" while ".hidden" is none, and
 // "a.b/.hidden" is none because what comes before the dot must hold no other dot
 // behind the slash before.
 //
-// key and suffix are parts of name, except that a suffix with capitals is a copy.
+// key and suffix are parts of name, except that a suffix with capitals, or with letters
+// beyond ASCII, is a copy.
 // Names are keys and never paths: ".." and a leading slash mean nothing, and bytes
 // that are no UTF-8 or are NUL stay what they are.
 func SplitName(name []byte) (key, suffix []byte, ok bool) {
@@ -23,8 +30,8 @@ func SplitName(name []byte) (key, suffix []byte, ok bool) {
 		return nil, nil, false
 	}
 	key, suffix = name[:at], name[at+1:]
-	if hasCapital(suffix) {
-		suffix = appendLower(nil, suffix)
+	if !isLower(suffix) {
+		suffix = appendSuffix(nil, suffix)
 	}
 	return key, suffix, true
 }
@@ -85,6 +92,26 @@ func Reserved(suffix []byte) bool {
 		return true
 	}
 	return false
+}
+
+// isLower reports whether a suffix is certainly written as it is named.
+func isLower(s []byte) bool { return !hasCapital(s) && isASCII(s) }
+
+func isASCII(s []byte) bool {
+	for _, c := range s {
+		if c >= utf8.RuneSelf {
+			return false
+		}
+	}
+	return true
+}
+
+// appendSuffix appends s as a suffix is named, like Python's str.lower.
+func appendSuffix(to, s []byte) []byte {
+	if isASCII(s) || !utf8.Valid(s) {
+		return appendLower(to, s)
+	}
+	return append(to, cases.Lower(language.Und).Bytes(s)...)
 }
 
 func hasCapital(s []byte) bool {

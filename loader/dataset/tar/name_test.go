@@ -26,7 +26,9 @@ func TestNamesAreSplitAsWebDatasetSplitsThem(t *testing.T) {
 		{"a\nb/c.x", "a\nb/c", "x"},
 		{"d/a\nb/c.x", "d/a\nb/c", "x"},
 		{"a\x00b.x\x00", "a\x00b", "x\x00"},
-		{"\xff\xfe.Ä", "\xff\xfe", "Ä"},
+		{"\xff\xfe.Ä", "\xff\xfe", "ä"},
+		{"A.ΣΑΣ", "A", "σας"},
+		{"a.XÄ\xff", "a", "xÄ\xff"}, // not verified: webdataset has x, ä and that byte
 	} {
 		key, suffix, ok := SplitName([]byte(c.name))
 		if !ok || string(key) != c.key || string(suffix) != c.suffix {

@@ -94,6 +94,19 @@ func (s *summary) finish() dataset.Info {
 	return s.info
 }
 
+// words chooses the singular or the plural for a count of n.
+func words(n int64, one, more string) string {
+	if n == 1 {
+		return one
+	}
+	return more
+}
+
+// counted is a count with its words, for people.
+func counted(n int64, one, more string) string {
+	return fmt.Sprintf("%d %s", n, words(n, one, more))
+}
+
 // quoted lists names for people.
 func quoted(names []string) string {
 	b := strings.Builder{}

@@ -281,6 +281,10 @@ func TestGarbageBehindACompressedStreamIsCorrupt(t *testing.T) {
 			if backend.KindOf(err) != backend.Corrupt {
 				t.Errorf("%s and %q: %v", name, garbage, err)
 			}
+			long := len(garbage) > 4 && (garbage[0] != 0 || strings.HasSuffix(name, "z"))
+			if long && !strings.Contains(err.Error(), "garbage behind the end of the compressed data") {
+				t.Errorf("%s and %q: %v does not say what it is", name, garbage, err)
+			}
 		}
 	}
 }

@@ -94,6 +94,43 @@ func TestColumnsAreTheSelectedParts(t *testing.T) {
 	}
 }
 
+func TestAPartWithoutANameIsAColumn(t *testing.T) {
+	s := scanShards(t, shards(t, map[string][]byte{"a.tar": makeTar(t, []file{{"a.", "1"}, {"a.x", "2"}, {"s/.", "33"}})}), Options{})
+	for _, c := range []struct {
+		opts    ViewOptions
+		columns []string
+		rows    string
+	}{
+		{ViewOptions{}, []string{"", "x"}, "1/2 33/"},
+		{ViewOptions{Select: []dataset.Select{{Name: "y", Parts: []string{""}}}}, []string{"y"}, "1 33"},
+		{ViewOptions{Select: []dataset.Select{{Name: "y", Parts: []string{"x", ""}}}}, []string{"y"}, "2 33"},
+	} {
+		v := s.view(t, c.opts)
+		var found []string
+		for _, column := range v.Columns() {
+			found = append(found, column.Name)
+		}
+		var p dataset.Plan
+		if err := v.Plan(&p, []int64{0, 1}); err != nil {
+			t.Fatal(err)
+		}
+		var rows []string
+		for i := range 2 {
+			var values []string
+			for _, part := range p.Parts[i*len(found):][:len(found)] {
+				values = append(values, readPart(t, s.reader(t), &p, part))
+			}
+			rows = append(rows, strings.Join(values, "/"))
+		}
+		if !slices.Equal(found, c.columns) || strings.Join(rows, " ") != c.rows {
+			t.Errorf("%q with %q, want %q with %q", found, rows, c.columns, c.rows)
+		}
+	}
+	if _, err := Open(s.index, ViewOptions{Select: []dataset.Select{{Parts: []string{""}}}}); backend.KindOf(err) != backend.Invalid {
+		t.Errorf("a selected column without a name: %v", err)
+	}
+}
+
 func TestSelectionsThatCannotBeAreRefused(t *testing.T) {
 	s := mixed(t)
 	for name, c := range map[string]struct {

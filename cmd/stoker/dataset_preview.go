@@ -139,8 +139,8 @@ func selected(parts []string) []shm.SelectColumn {
 // A session can have only so many columns if samples lack some of them: of more, a
 // preview shows the first.
 const (
-	mostLackable = 62
-	partsPreviewed   = 60
+	mostLackable   = 62
+	partsPreviewed = 60
 )
 
 // firstParts selects the first parts of a dataset that has more than a session can

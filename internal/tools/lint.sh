@@ -5,7 +5,7 @@ set -uo pipefail
 cd "$(dirname "$0")/../.."
 
 go_folders=(cmd loader cufile backend prefetch shm bench internal)
-python_folders=(python bench internal/tools docs loader)
+python_folders=(python bench internal/tools docs/examples loader/dataset/tar/testdata)
 bin=$PWD/.venv/bin
 complained=()
 

@@ -111,10 +111,12 @@ def _begin(shared: Shared) -> None:
 
 def _serve(shared: Shared) -> None:
     shared.members.add(threading.get_ident())
-    while (call := shared.calls.get()) is not None and not shared.stopped:
-        call()
-        del call  # or this thread would keep a batch while it waits for the next
-    call = None
+    while (call := shared.calls.get()) is not None:
+        if not shared.stopped:
+            call()
+        # Or this thread would keep a batch while it waits for the next. After a stop, what is left in the queue is
+        # dropped as well: it refers to the queue's owner, and would keep its batches until a collector comes by.
+        del call
     shared.calls.put(None)
     shared.ended.put(None)
 

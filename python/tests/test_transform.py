@@ -141,9 +141,13 @@ def test_slots_are_free_as_soon_as_results_do_not_refer_to_them(tmp_path: Path) 
         assert eventually(lambda: ds.stats().batches_kept == 0), "results of three batches, and no slot"
         assert first.tolist() == [0, 1, 2, 3]
         views = dataset(tmp_path, transform=lambda sample: sample["y"], collate=list)
-        second = next(iter(views))
         gc.collect()
-        assert eventually(lambda: gc.collect() >= 0 and views.stats().batches_kept == 1), views.stats()
+        gc.disable()  # the slots of what was prepared are free without a collector's help
+        try:
+            second = next(iter(views))
+            assert eventually(lambda: views.stats().batches_kept == 1)
+        finally:
+            gc.enable()
         assert [y[0].item() for y in second] == [1, 2, 3, 4]
         del second
         assert eventually(lambda: views.stats().batches_kept == 0)

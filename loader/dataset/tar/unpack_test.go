@@ -308,9 +308,6 @@ func bomb(t testing.TB, bytes int64, compress func(io.Writer) (io.WriteCloser, e
 }
 
 func TestABombIsRefusedAndTakesLittle(t *testing.T) {
-	if testing.Short() {
-		t.Skip("unpacks more than 1 GiB")
-	}
 	var b bytes.Buffer
 	bomb(t, freeUnpacked+8<<20, func(w io.Writer) (io.WriteCloser, error) { return zstd.NewWriter(w, zstd.WithEncoderConcurrency(1)) }, &b)
 	if int64(b.Len()) > freeUnpacked/maxRatio {

@@ -238,15 +238,7 @@ func writeDurably(path string, content []byte) (err error) {
 	if err = os.Rename(file.Name(), path); err != nil {
 		return err
 	}
-	return syncDirectory(filepath.Dir(path))
-}
-
-func syncDirectory(path string) error {
-	directory, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(directory.Sync(), directory.Close())
+	return dataset.SyncDirectory(filepath.Dir(path))
 }
 
 // removeOthers removes every file of a dataset's directory but those named:

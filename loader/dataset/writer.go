@@ -241,7 +241,7 @@ func (w *Writer) publish(id string) error {
 	if err := os.Rename(w.file.Name(), IndexPath(w.dir, id)); err != nil {
 		return FileError("rename", w.file.Name(), err)
 	}
-	return syncDirectory(w.dir)
+	return SyncDirectory(w.dir)
 }
 
 // Abort removes the unfinished file. After Commit it does nothing.
@@ -264,8 +264,9 @@ func indexID(h *blake3.Hasher, meta Meta) (id [idBytes]byte, err error) {
 	return id, nil
 }
 
-// syncDirectory makes a rename in dir durable.
-func syncDirectory(dir string) error {
+// SyncDirectory makes what was renamed or removed in dir durable. Errors are of
+// backend's kinds.
+func SyncDirectory(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {
 		return FileError("open directory", dir, err)

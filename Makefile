@@ -95,6 +95,12 @@ fuzz: ## run every fuzz target in turn (FUZZTIME=30s each)
 bench: build setup ## compare with other loaders, write BENCH_JSON (QUICK=1: the short run)
 	bin/stoker bench compare $(if $(QUICK),--quick) --json '$(BENCH_JSON)'
 
+.PHONY: pgo
+pgo: build setup ## profile batches and scans on this machine; the builds are optimised with cmd/*/default.pgo
+	@dir=$$(mktemp -d) && bin/stoker bench compare --quick --profiles "$$dir" >/dev/null && \
+		go tool pprof -proto "$$dir"/*.pprof >cmd/stokerd/default.pgo && rm -rf "$$dir"
+	cp cmd/stokerd/default.pgo cmd/stoker/default.pgo
+
 .PHONY: docs
 docs: ## write anew what of docs/ is generated: man pages, the API's reference, the list of metrics
 	$(need_go)

@@ -78,6 +78,10 @@ type CompareOptions struct {
 	// Only runs rows whose name contains this, for experiments. Default: all.
 	// Figures whose rows did not run are left out.
 	Only string
+	// Profiles is a folder for CPU profiles of the daemon, one for each run of one of
+	// its rows, and of the scans. Profiling takes a part of what is measured. Default:
+	// none are taken.
+	Profiles string
 	// SkipFigures leaves out what is measured apart from the rows (first batch,
 	// open, steady memory, allocations), for experiments and tests.
 	SkipFigures bool

@@ -25,6 +25,7 @@ type daemon struct {
 	dataDir    string
 	stoker     string // the CLI
 	http       *http.Client
+	admin      *http.Client
 	log        *slog.Logger
 }
 
@@ -39,12 +40,8 @@ func startDaemon(ctx context.Context, o CompareOptions, dir string) (*daemon, er
 			return nil, err
 		}
 	}
-	socket := filepath.Join(d.runtimeDir, "api.sock")
-	d.http = &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return (&net.Dialer{}).DialContext(ctx, "unix", socket)
-		},
-	}}
+	d.http = socketClient(filepath.Join(d.runtimeDir, "api.sock"))
+	d.admin = socketClient(filepath.Join(d.runtimeDir, "admin.sock"))
 	cmd := exec.Command(o.Stokerd, "--runtime-dir", d.runtimeDir, "--data-dir", d.dataDir)
 	if o.Readers > 0 {
 		config := filepath.Join(dir, "stokerd.yaml")
@@ -61,6 +58,14 @@ func startDaemon(ctx context.Context, o CompareOptions, dir string) (*daemon, er
 		return nil, errors.Join(err, d.close())
 	}
 	return d, nil
+}
+
+func socketClient(socket string) *http.Client {
+	return &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "unix", socket)
+		},
+	}}
 }
 
 func (d *daemon) waitReady(ctx context.Context) error {
@@ -86,16 +91,26 @@ func (d *daemon) waitReady(ctx context.Context) error {
 // close stops the daemon as an administrator would.
 func (d *daemon) close() error {
 	d.http.CloseIdleConnections()
+	d.admin.CloseIdleConnections()
 	return d.end(syscall.SIGTERM)
 }
 
 // get fetches a path of the HTTP API.
 func (d *daemon) get(ctx context.Context, path string) ([]byte, error) {
+	return fetch(ctx, d.http, path)
+}
+
+// profile takes a CPU profile of the daemon.
+func (d *daemon) profile(ctx context.Context, seconds int) ([]byte, error) {
+	return fetch(ctx, d.admin, fmt.Sprintf("/debug/pprof/profile?seconds=%d", seconds))
+}
+
+func fetch(ctx context.Context, client *http.Client, path string) ([]byte, error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://stokerd"+path, nil)
 	if err != nil {
 		return nil, err
 	}
-	response, err := d.http.Do(request)
+	response, err := client.Do(request)
 	if err != nil {
 		return nil, err
 	}

@@ -3,12 +3,16 @@ package bench
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // runAll runs each ceiling and each row once a repeat. Every other repeat goes
@@ -87,12 +91,33 @@ func (c *comparison) runRow(ctx context.Context, i int, row *Row) error {
 		daemonPid = c.daemon.pid()
 	}
 	return c.withConsumer(ctx, i, func(process *consumer) error {
+		var profile errgroup.Group
+		if daemonPid != 0 && c.o.Profiles != "" {
+			profile.Go(func() error { return c.profile(ctx) })
+		}
 		a, err := process.run(ctx, c.section(spec.informative), 0, daemonPid)
+		err = errors.Join(err, profile.Wait())
 		if err == nil {
 			row.add(rowValues(a, caseNamed(c.data, spec.data).sampleBytes, daemonPid))
 		}
 		return err
 	})
+}
+
+// profile writes a CPU profile of the daemon over about the next section, a second
+// at least.
+func (c *comparison) profile(ctx context.Context) error {
+	seconds := max(1, int(c.o.Section.Round(time.Second).Seconds()))
+	content, err := c.daemon.profile(ctx, seconds)
+	if err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(c.o.Profiles, "stokerd-*.pprof")
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(content)
+	return errors.Join(err, f.Close())
 }
 
 // rowValues are the fields of one run, the CPU time still with the consumer's.

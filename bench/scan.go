@@ -3,11 +3,13 @@ package bench
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"runtime"
+	"runtime/pprof"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -28,6 +30,8 @@ type ScanOptions struct {
 	Threads int     `json:"threads"` // of the bare reads
 	Seconds float64 `json:"seconds"` // at least so long
 	Passes  int     `json:"passes"`  // and at least so often
+
+	Profiles string `json:"profiles,omitempty"` // folder for a CPU profile, "": none is taken
 }
 
 // ScanResult is how long each pass took, in nanoseconds. The kinds of passes take
@@ -51,11 +55,33 @@ func ScanMain(ctx context.Context, argument string, w io.Writer) error {
 	if err := json.Unmarshal([]byte(argument), &o); err != nil {
 		return fmt.Errorf("options of the scan: %w", err)
 	}
-	result, err := Scan(ctx, o)
+	stop, err := startProfile(o.Profiles)
 	if err != nil {
+		return err
+	}
+	result, err := Scan(ctx, o)
+	if err = errors.Join(err, stop()); err != nil {
 		return fmt.Errorf("scan %q: %w", o.Dir, err)
 	}
 	return json.NewEncoder(w).Encode(result)
+}
+
+// startProfile begins a CPU profile of this process in a new file of dir; stop ends it.
+func startProfile(dir string) (stop func() error, err error) {
+	if dir == "" {
+		return func() error { return nil }, nil
+	}
+	f, err := os.CreateTemp(dir, "scan-*.pprof")
+	if err != nil {
+		return nil, err
+	}
+	if err := pprof.StartCPUProfile(f); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return func() error {
+		pprof.StopCPUProfile()
+		return f.Close()
+	}, nil
 }
 
 // Scan reads the headers' pages, scans and lints the shards in turn. Errors: a List that does
@@ -104,30 +130,38 @@ type scanLoop struct {
 	options ScanOptions
 	pages   [][]int64 // of each shard
 	shards  []*os.File
+	store   *object.Dir
 	result  ScanResult
 }
 
 func (s *scanLoop) run(ctx context.Context, samples int64) error {
 	s.result.Samples = samples
+	store, err := openStore(s.options.Dir) // as the pages' shards, open before the clock runs
+	if err != nil {
+		return err
+	}
+	defer func() { _ = store.Close() }()
+	s.store = store
 	passes := []struct {
 		ns  *[]int64
-		run func(context.Context) error
+		run func(context.Context) (time.Duration, error)
 	}{{&s.result.PagesNs, s.readPages}, {&s.result.ScanNs, s.scan}, {&s.result.LintNs, s.lint}}
 	for pass, begin := 0, time.Now(); pass < s.options.Passes || time.Since(begin).Seconds() < s.options.Seconds; pass++ {
 		for _, p := range passes {
 			runtime.GC() // what one pass leaves behind, the next does not pay for
-			start := time.Now()
-			if err := p.run(ctx); err != nil {
+			took, err := p.run(ctx)
+			if err != nil {
 				return err
 			}
-			*p.ns = append(*p.ns, int64(time.Since(start)))
+			*p.ns = append(*p.ns, int64(took))
 		}
 	}
 	return nil
 }
 
 // readPages reads the headers' pages, shard by shard.
-func (s *scanLoop) readPages(ctx context.Context) error {
+func (s *scanLoop) readPages(ctx context.Context) (time.Duration, error) {
+	start := time.Now()
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(s.options.Threads)
 	for shard, pages := range s.pages {
@@ -143,41 +177,35 @@ func (s *scanLoop) readPages(ctx context.Context) error {
 			return context.Cause(ctx)
 		})
 	}
-	return group.Wait()
+	err := group.Wait()
+	return time.Since(start), err
 }
 
 // scan makes an index as the daemon does: with a journal, and what a restart of the
-// same scan could use of it.
-func (s *scanLoop) scan(ctx context.Context) (err error) {
+// same scan could use of it. The folder for it is not the scan's.
+func (s *scanLoop) scan(ctx context.Context) (took time.Duration, err error) {
 	dir, err := os.MkdirTemp(s.options.Work, "index-")
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer os.RemoveAll(dir)
-	store, err := openStore(s.options.Dir)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = store.Close() }()
-	info, _, err := formats.Scan(ctx, store, formats.Options{Format: "tar", Journal: filepath.Join(dir, "journal")}, dir, nil)
+	start := time.Now()
+	info, _, err := formats.Scan(ctx, s.store, formats.Options{Format: "tar", Journal: filepath.Join(dir, "journal")}, dir, nil)
+	took = time.Since(start)
 	if err == nil && info.Samples != s.result.Samples {
 		err = fmt.Errorf("the index holds %d samples, the list %d", info.Samples, s.result.Samples)
 	}
-	return err
+	return took, err
 }
 
 // lint looks for what is wrong with the shards, as `dataset lint` does.
-func (s *scanLoop) lint(ctx context.Context) error {
-	store, err := openStore(s.options.Dir)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = store.Close() }()
-	summary, err := formats.Lint(ctx, store, formats.Options{Format: "tar"}, func(dataset.Finding) error { return nil }, nil)
+func (s *scanLoop) lint(ctx context.Context) (time.Duration, error) {
+	start := time.Now()
+	summary, err := formats.Lint(ctx, s.store, formats.Options{Format: "tar"}, func(dataset.Finding) error { return nil }, nil)
 	if err == nil && (summary.Samples != s.result.Samples || summary.Errors > 0) {
 		err = fmt.Errorf("lint saw %d samples of %d and %d errors", summary.Samples, s.result.Samples, summary.Errors)
 	}
-	return err
+	return time.Since(start), err
 }
 
 func openStore(dir string) (*object.Dir, error) {

@@ -68,7 +68,7 @@ func (c *comparison) scanOnce(ctx context.Context, set *scanSet) error {
 	defer os.RemoveAll(work)
 	argument, err := json.Marshal(ScanOptions{
 		Dir: set.data.Dir, List: set.data.List, Work: work, Threads: ScanThreads(),
-		Seconds: c.o.Section.Seconds() / 2, Passes: leastPasses,
+		Seconds: c.o.Section.Seconds() / 2, Passes: leastPasses, Profiles: c.o.Profiles,
 	})
 	if err != nil {
 		return err

@@ -156,3 +156,38 @@ func list(t testing.TB, dir backend.Lister) []backend.Object {
 	}
 	return objects
 }
+
+// BenchmarkShortReads is what a read of 512 cached bytes costs by how the file was opened
+// and by which call it is read.
+func BenchmarkShortReads(b *testing.B) {
+	const stride, reads = 100_352, 600
+	path := filepath.Join(b.TempDir(), "shard.tar")
+	if err := os.WriteFile(path, make([]byte, stride*reads), 0o600); err != nil {
+		b.Fatal(err)
+	}
+	kernel, p := object.Kernel(), make([]byte, 512)
+	for _, c := range []struct {
+		name  string
+		flags int
+		read  func(fd int, off int64) (int, syscall.Errno)
+	}{
+		{"pread", 0, func(fd int, off int64) (int, syscall.Errno) { return kernel.Pread(fd, p, off) }},
+		{"pread/no atime", unix.O_NOATIME, func(fd int, off int64) (int, syscall.Errno) { return kernel.Pread(fd, p, off) }},
+		{"nowait/no atime", unix.O_NOATIME, func(fd int, off int64) (int, syscall.Errno) {
+			return kernel.Preadv2(fd, p, off, unix.RWF_NOWAIT)
+		}},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC|c.flags, 0)
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer func() { _ = unix.Close(fd) }()
+			for i := int64(0); b.Loop(); i++ {
+				if n, errno := c.read(fd, i%reads*stride); n != len(p) || errno != 0 {
+					b.Fatal(n, errno)
+				}
+			}
+		})
+	}
+}

@@ -45,6 +45,12 @@ type Dir struct {
 	howCached *unix.OpenHow // beneath, only what needs no waiting
 	noOpenat2 bool          // the kernel lacks openat2: walk by components
 
+	// Files are opened with O_NOATIME: whether a read should change the access time
+	// is a tenth of what a short one costs. The kernel grants that to the files' owner only.
+	atimePlain  *unix.OpenHow // howPlain and howCached without it
+	atimeCached *unix.OpenHow
+	keepsAtime  atomic.Bool // it was refused once
+
 	noCachedOpen atomic.Bool // RESOLVE_CACHED is not supported (before Linux 5.12)
 	noNowait     atomic.Bool // the file system does not support RWF_NOWAIT
 
@@ -89,10 +95,12 @@ func OpenDir(dirfd int, options Options) (*Dir, error) {
 	options.EnsureDefaults()
 	d := &Dir{
 		options: options, system: options.System, fd: dirfd,
-		howPlain:  &unix.OpenHow{Flags: openFlags, Resolve: resolve},
-		howCached: &unix.OpenHow{Flags: openFlags, Resolve: resolve | resolveCached},
-		handles:   newHandleCache(options.System, options.OpenFiles, options.Budget),
-		idle:      make(chan *gather, idleScratch),
+		howPlain:    &unix.OpenHow{Flags: openFlags | unix.O_NOATIME, Resolve: resolve},
+		howCached:   &unix.OpenHow{Flags: openFlags | unix.O_NOATIME, Resolve: resolve | resolveCached},
+		atimePlain:  &unix.OpenHow{Flags: openFlags, Resolve: resolve},
+		atimeCached: &unix.OpenHow{Flags: openFlags, Resolve: resolve | resolveCached},
+		handles:     newHandleCache(options.System, options.OpenFiles, options.Budget),
+		idle:        make(chan *gather, idleScratch),
 	}
 	d.mu.ended = sync.NewCond(&d.mu)
 	if err := d.examine(); err != nil {

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -110,6 +111,37 @@ func TestDirMeetsTheContractOnKernelsThatLackSomething(t *testing.T) {
 			}
 			backendtest.Run(t, h)
 		})
+	}
+}
+
+// foreign is the kernel for files of another user: their access times are not to be
+// kept back.
+type foreign struct {
+	object.System
+	refused *atomic.Int32
+}
+
+func (f foreign) Openat2(dirfd int, name []byte, how *unix.OpenHow) (int, syscall.Errno) {
+	if how.Flags&unix.O_NOATIME != 0 {
+		f.refused.Add(1)
+		return -1, unix.EPERM
+	}
+	return f.System.Openat2(dirfd, name, how)
+}
+
+func TestFilesOfAnotherUserAreReadToo(t *testing.T) {
+	t.Run("contract", func(t *testing.T) {
+		backendtest.Run(t, dirHarness(func(testing.TB) object.Options {
+			return object.Options{System: foreign{object.Kernel(), new(atomic.Int32)}}
+		}, bare))
+	})
+	refused := new(atomic.Int32)
+	dir, objects := filesFixture(t, 20, 100, object.Options{System: foreign{object.Kernel(), refused}, OpenFiles: -1})
+	for i := range objects {
+		must(t, dir.ReadAt(context.Background(), whole(&objects[i], nil).Chunk, make([]byte, 100), 0))
+	}
+	if n := refused.Load(); n != 1 {
+		t.Errorf("%d opens were refused, want the first only", n)
 	}
 }
 

@@ -128,7 +128,8 @@ func TestWaitingReadsRunInParallelWithinTheirBound(t *testing.T) {
 	var once sync.Once
 	fs.Inject(faultfs.Fault{Op: faultfs.Pread, Hook: func(string) {
 		now := running.Add(1)
-		most.Store(max(most.Load(), now))
+		for seen := most.Load(); now > seen && !most.CompareAndSwap(seen, now); seen = most.Load() {
+		}
 		if now == bound {
 			once.Do(func() { close(full) })
 		}

@@ -36,9 +36,27 @@ func (d *Dir) openObject(l *lane, name []byte, how *unix.OpenHow) (int, syscall.
 	}
 }
 
+// openBeneath is one attempt to open name, and a second one where O_NOATIME is refused.
 func (d *Dir) openBeneath(l *lane, name []byte, how *unix.OpenHow) (int, syscall.Errno) {
+	if how.Flags&unix.O_NOATIME == 0 {
+		return d.openOnce(l, name, how)
+	}
+	if !d.keepsAtime.Load() {
+		fd, errno := d.openOnce(l, name, how)
+		if errno != unix.EPERM {
+			return fd, errno
+		}
+		d.keepsAtime.Store(true)
+	}
+	if how == d.howCached {
+		return d.openOnce(l, name, d.atimeCached)
+	}
+	return d.openOnce(l, name, d.atimePlain)
+}
+
+func (d *Dir) openOnce(l *lane, name []byte, how *unix.OpenHow) (int, syscall.Errno) {
 	if d.noOpenat2 {
-		if how == d.howCached {
+		if how.Resolve&resolveCached != 0 {
 			return -1, unix.EAGAIN
 		}
 		return d.openByComponents(l.name.put(name), int(how.Flags))

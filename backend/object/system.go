@@ -29,6 +29,10 @@ func Kernel() System { return kernel{} }
 
 type kernel struct{}
 
+// shortRead is up to how many bytes a read that does not wait is made without telling
+// Go's scheduler: it is over before another thread could have used the processor.
+const shortRead = 64 << 10
+
 func (kernel) Openat2(dirfd int, name []byte, how *unix.OpenHow) (int, syscall.Errno) {
 	fd, _, errno := unix.Syscall6(unix.SYS_OPENAT2, uintptr(dirfd), uintptr(unsafe.Pointer(&name[0])),
 		uintptr(unsafe.Pointer(how)), unsafe.Sizeof(*how), 0, 0)
@@ -60,6 +64,11 @@ func (kernel) Pread(fd int, p []byte, off int64) (int, syscall.Errno) {
 
 func (kernel) Preadv2(fd int, p []byte, off int64, flags int) (int, syscall.Errno) {
 	vector := unix.Iovec{Base: unsafe.SliceData(p), Len: uint64(len(p))}
+	if flags&unix.RWF_NOWAIT != 0 && len(p) <= shortRead {
+		n, _, errno := unix.RawSyscall6(unix.SYS_PREADV2, uintptr(fd), uintptr(unsafe.Pointer(&vector)),
+			1, uintptr(off), 0, uintptr(flags))
+		return int(n), errno
+	}
 	n, _, errno := unix.Syscall6(unix.SYS_PREADV2, uintptr(fd), uintptr(unsafe.Pointer(&vector)),
 		1, uintptr(off), 0, uintptr(flags))
 	return int(n), errno

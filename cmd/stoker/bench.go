@@ -52,10 +52,12 @@ should do nothing else and have memory for all of the data.`,
 	flags.StringVar(&options.Python, "python", "", "interpreter that runs the consumers (default: .venv of the repository, else python3)")
 	flags.StringVar(&options.PythonPath, "python-path", "", "directory that holds the Python package stoker (default: python/ of the repository)")
 	flags.StringVar(&options.Stokerd, "stokerd", "", "stokerd to measure (default: beside this program)")
+	flags.StringVar(&options.Profiles, "profiles", "", "folder to write CPU profiles of the daemon's rows and the scans to (what is measured becomes a little slower)")
 	flags.BoolVar(&check, "check", false, "exit with 1 if a figure misses its target, once everything is measured and written")
 	flags.BoolVar(&verbose, "verbose", false, "show what the daemon and the consumers log")
 	a.must(command.MarkFlagFilename("json", "json"))
 	a.must(command.MarkFlagDirname("data-dir"))
+	a.must(command.MarkFlagDirname("profiles"))
 	a.must(command.RegisterFlagCompletionFunc("cases", cobra.FixedCompletions(bench.Groups(), cobra.ShellCompDirectiveNoFileComp)))
 	a.must(command.RegisterFlagCompletionFunc("page-cache", cobra.FixedCompletions([]string{bench.PageCacheWritten, bench.PageCacheRead}, cobra.ShellCompDirectiveNoFileComp)))
 	return command

@@ -77,6 +77,7 @@ type Plan struct {
 	Values  []int64
 	Names   []byte // storage behind Objects[i].Name
 	Scratch []byte // for the View's own use
+	Pieces  []Piece
 	table   []byte // storage of an ObjectTable
 }
 

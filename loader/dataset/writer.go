@@ -84,8 +84,8 @@ func Create(dir string, records int64) (*Writer, error) {
 	start := headerBytes + 8*(records+1)
 	w := &Writer{
 		dir: dir, file: f, expected: records, end: start, hash: blake3.New(),
-		table:   bufio.NewWriterSize(io.NewOffsetWriter(f, headerBytes), 256<<10),
-		records: bufio.NewWriterSize(io.NewOffsetWriter(f, start), 1<<20),
+		table:   bufio.NewWriterSize(io.NewOffsetWriter(f, headerBytes), int(min(start-headerBytes, 64<<10))),
+		records: bufio.NewWriterSize(io.NewOffsetWriter(f, start), 64<<10),
 	}
 	return w, nil
 }

@@ -21,7 +21,7 @@ func main() {
 
 // run returns the exit status: 0 if every test ran and passed.
 func run(arguments []string, countsFolder string, out io.Writer) int {
-	command := exec.Command("go", append([]string{"test", "-json"}, arguments...)...)
+	command := exec.Command("go", append([]string{"test", "-json", "-pgo=off"}, arguments...)...)
 	command.Stderr = os.Stderr
 	stream, err := command.StdoutPipe()
 	if err == nil {

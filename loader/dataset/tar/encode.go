@@ -103,14 +103,20 @@ type encoder struct {
 	lastKey         []byte // in the current group
 	at, expandedAt  int64  // in the current group: end of the part before
 
+	last       int // number of the shape before, -1 for none
 	suffixes   map[string]int
 	shapes     map[string]int
 	shapeParts int
 	shapeKey   []byte // scratch
 }
 
-func newEncoder() *encoder {
-	return &encoder{suffixes: map[string]int{}, shapes: map[string]int{}}
+func newEncoder() *encoder { return new(encoder).renewed() }
+
+// renewed returns an encoder for another shard, in the memory of e, which is used up
+// like the blob that it finished.
+func (e *encoder) renewed() *encoder {
+	return &encoder{last: -1, suffixes: map[string]int{}, shapes: map[string]int{},
+		groups: e.groups[:0], keys: e.keys[:0], directory: e.directory[:0], lastKey: e.lastKey[:0], shapeKey: e.shapeKey[:0]}
 }
 
 // errKinds is the error for a shard whose samples have nothing in common.
@@ -122,9 +128,13 @@ func (e *encoder) add(key []byte, parts []located) error {
 	if len(parts) > MaxParts {
 		return fmt.Errorf("%w: sample %q has %d parts, at most %d", errKinds, shorten(key), len(parts), MaxParts)
 	}
-	number, err := e.shapeOf(parts)
-	if err != nil {
-		return fmt.Errorf("sample %q: %w", shorten(key), err)
+	number := e.last
+	if !e.isShape(number, parts) { // most samples are like the one before
+		var err error
+		if number, err = e.shapeOf(parts); err != nil {
+			return fmt.Errorf("sample %q: %w", shorten(key), err)
+		}
+		e.last = number
 	}
 	if e.about.samples%groupSamples == 0 {
 		e.beginGroup()
@@ -174,6 +184,19 @@ func (e *encoder) gap(p *located) (uint64, error) {
 	}
 	e.at = p.offset + padded(p.size)
 	return uint64(gap / blockBytes), nil
+}
+
+// isShape reports whether a sample's parts are of a shape, none if it is negative.
+func (e *encoder) isShape(number int, parts []located) bool {
+	if number < 0 || len(e.about.shapes[number].parts) != len(parts) {
+		return false
+	}
+	for i, p := range e.about.shapes[number].parts {
+		if p.expanded != parts[i].expanded || e.about.suffixes[p.suffix].name != string(parts[i].suffix) {
+			return false
+		}
+	}
+	return true
 }
 
 // shapeOf returns the number of the shape of a sample's parts.

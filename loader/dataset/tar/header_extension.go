@@ -7,6 +7,7 @@ import (
 
 // extension is what the headers before a member's own say of it.
 type extension struct {
+	clean    bool  // nothing was read since reset
 	start    int64 // of the first of them, -1 for none; a global header belongs to no member
 	extended bool  // a PAX header came
 	longName bool  // a GNU long name came
@@ -16,8 +17,11 @@ type extension struct {
 }
 
 func (e *extension) reset() {
+	if e.clean {
+		return // most members have no such headers
+	}
 	runs := e.sparse.runs[:0]
-	*e = extension{start: -1, size: -1, sparse: paxSparse{size: -1, realSize: -1, runs: runs}}
+	*e = extension{clean: true, start: -1, size: -1, sparse: paxSparse{size: -1, realSize: -1, runs: runs}}
 }
 
 // pending reports whether a header wants a member.
@@ -26,6 +30,7 @@ func (e *extension) pending() bool { return e.start >= 0 }
 // extend reads the body of a header that is no member's own.
 func (w *Walker) extend(kind byte, size int64) error {
 	header := w.at
+	w.ext.clean = false
 	if size > maxExtension {
 		return w.corrupt(FaultHeader, header, "", "a long name or PAX header has %d bytes, expected at most %d", size, maxExtension)
 	}

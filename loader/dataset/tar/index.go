@@ -306,7 +306,7 @@ func (v *view) keyOfShape(s *shard, e example) (string, error) {
 	samples := v.ends[e.shard] - first
 	var scratch []byte
 	for group := range (samples + groupSamples - 1) / groupSamples {
-		from, to, _, _, err := v.bounds(s, group, &scratch)
+		from, to, _, _, err := v.groupBounds(s, group, &scratch)
 		if err != nil {
 			return "", err
 		}

@@ -41,6 +41,8 @@ const (
 	entryHeader    = 24
 	// maxName bounds the name of a shard; index records hold no longer one.
 	maxName = 1<<16 - 1
+	// shortEntry is up to how many bytes an entry is written by one call.
+	shortEntry = 64 << 10
 )
 
 var journalMagic = [8]byte{'S', 'T', 'O', 'K', 'R', 'J', 'N', 'L'}
@@ -50,6 +52,8 @@ type journal struct {
 	file  *os.File
 	named bool
 	end   int64
+
+	scratch []byte
 }
 
 // place is where the journal holds a shard.
@@ -185,7 +189,15 @@ func (j *journal) append(name []byte, b *blob) (place, error) {
 	at := place{start: j.end + entryHeader + int64(len(name)), about: uint32(len(b.description)),
 		groups: uint32(len(b.groups)), keys: uint32(len(b.keys)), directory: uint32(len(b.directory))}
 	end := j.end
-	for _, part := range [][]byte{head, b.groups, b.keys, b.directory} {
+	parts := [][]byte{head, b.groups, b.keys, b.directory}
+	if at.bytes() <= shortEntry {
+		j.scratch = j.scratch[:0]
+		for _, part := range parts {
+			j.scratch = append(j.scratch, part...)
+		}
+		parts = [][]byte{j.scratch}
+	}
+	for _, part := range parts {
 		if _, err := j.file.WriteAt(part, end); err != nil {
 			return place{}, dataset.FileError("write journal", j.file.Name(), err)
 		}

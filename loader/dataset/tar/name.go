@@ -95,7 +95,14 @@ func Reserved(suffix []byte) bool {
 }
 
 // isLower reports whether a suffix is certainly written as it is named.
-func isLower(s []byte) bool { return !hasCapital(s) && isASCII(s) }
+func isLower(s []byte) bool {
+	for _, c := range s {
+		if c-'A' <= 'Z'-'A' || c >= utf8.RuneSelf {
+			return false
+		}
+	}
+	return true
+}
 
 func isASCII(s []byte) bool {
 	for _, c := range s {
@@ -108,6 +115,9 @@ func isASCII(s []byte) bool {
 
 // appendSuffix appends s as a suffix is named, like Python's str.lower.
 func appendSuffix(to, s []byte) []byte {
+	if isLower(s) {
+		return append(to, s...)
+	}
 	if isASCII(s) || !utf8.Valid(s) {
 		return appendLower(to, s)
 	}

@@ -264,8 +264,9 @@ func (s *scanner) walkAll(ctx context.Context) error {
 	var wait sync.WaitGroup
 	for range min(s.walkers, len(s.shards)) {
 		wait.Go(func() {
+			spare := newEncoder()
 			for i := range todo {
-				if failures[i] = s.walkShard(ctx, i); failures[i] != nil {
+				if spare, failures[i] = s.walkShard(ctx, i, spare); failures[i] != nil {
 					cancel()
 				}
 			}
@@ -299,23 +300,24 @@ func firstCause(ctx context.Context, failures []error) error {
 	return context.Cause(ctx) // nil unless the scan was interrupted
 }
 
-// walkShard finds out what a shard holds and notes it in the journal.
-func (s *scanner) walkShard(ctx context.Context, i int) error {
+// walkShard finds out what a shard holds and notes it in the journal. It may use the
+// memory of an encoder, and returns one for the next shard.
+func (s *scanner) walkShard(ctx context.Context, i int, spare *encoder) (*encoder, error) {
 	sh := &s.shards[i]
-	w := &shardWalk{scanner: s, ctx: ctx, object: &sh.object}
+	w := &shardWalk{scanner: s, ctx: ctx, object: &sh.object, spare: spare}
 	b, err := w.walk()
 	if err != nil {
-		return w.explain(err)
+		return w.spare, w.explain(err)
 	}
 	s.mu.Lock()
 	sh.at, err = s.mu.journal.append(sh.object.Name, b)
 	s.mu.Unlock()
 	if err != nil {
-		return err
+		return w.spare, err
 	}
 	sh.done = true
 	s.report(1, sh.object.Version.Size-w.bytes.Load(), b.about.samples-w.samples.Load())
-	return nil
+	return w.spare, nil
 }
 
 // report adds to what is done and tells the caller.

@@ -19,7 +19,8 @@ type shardWalk struct {
 	ctx    context.Context //nolint:containedctx // of the one call that it lives for
 	object *backend.Object
 
-	plain bool // not compressed
+	spare *encoder // of a shard before, to be renewed
+	plain bool     // not compressed
 
 	bytes, samples atomic.Int64 // reported
 }
@@ -31,7 +32,7 @@ func (w *shardWalk) walk() (*blob, error) {
 		return w.unreadable(err)
 	}
 	w.plain = a.Kind == kindTar
-	b, err := w.walkArchive(a)
+	b, err := w.walkArchive(a.Source)
 	if closed := a.Close(); err == nil {
 		err = closed
 	}
@@ -111,7 +112,8 @@ func (w *shardWalk) walkArchive(src Source) (*blob, error) {
 		}
 		beside.misfit()
 	}
-	p := &piece{shard: w, beside: beside, encoder: newEncoder(), to: -1}
+	w.spare = w.spare.renewed()
+	p := &piece{shard: w, beside: beside, encoder: w.spare, to: -1}
 	if err := p.walk(src); err != nil {
 		return nil, err
 	}

@@ -102,6 +102,7 @@ func (s *paxSparse) parseMap(b []byte) bool {
 // expand reads the runs of the sparse member that w.member is about to be.
 func (w *Walker) expand(h *[blockBytes]byte) error {
 	m, s := &w.member, &w.ext.sparse
+	w.ext.clean = false
 	if !m.Regular || m.Type == typeSparse && s.any {
 		return w.badSparse("its headers say that it is sparse in two ways, or that a member without data is")
 	}

@@ -90,14 +90,77 @@ func (v *view) SampleBytes() (mean, max int64) { return v.mean, v.max }
 func (v *view) Plan(p *dataset.Plan, samples []int64) error {
 	p.Reset()
 	objects := dataset.NewObjectTable(p, 2*len(samples))
+	for len(samples) > 0 {
+		n := min(len(samples), planAtOnce)
+		if err := v.planSome(p, objects, samples[:n]); err != nil {
+			return err
+		}
+		samples = samples[n:]
+	}
+	return nil
+}
+
+// Samples are planned in steps for many of them, as what takes the time is waiting for
+// the index's memory: in a shuffle each sample is of another group.
+const (
+	planAtOnce      = 256
+	planGroupsBytes = 256 << 10 // of groups that are copied at once, unless one has more
+)
+
+// planSome appends up to planAtOnce samples.
+func (v *view) planSome(p *dataset.Plan, objects dataset.ObjectTable, samples []int64) error {
+	p.Pieces = p.Pieces[:0]
 	for _, sample := range samples {
 		number, within, err := v.locate(sample)
 		if err != nil {
 			return err
 		}
-		if err := v.plan(p, objects, number, within); err != nil {
+		p.Pieces = append(p.Pieces, dataset.Piece{
+			Offset: v.shards[number].at.directory + within/groupSamples*directoryEntry, Bytes: 2 * directoryEntry, Note: int64(number),
+		})
+	}
+	b, err := v.index.ReadPieces(sectionDirectory, p.Pieces, &p.Scratch)
+	if err != nil {
+		return err
+	}
+	for i := range p.Pieces {
+		piece := &p.Pieces[i]
+		s := &v.shards[piece.Note]
+		from, to, _, _, err := v.bounds(s, (piece.Offset-s.at.directory)/directoryEntry, b[2*directoryEntry*i:])
+		if err != nil {
 			return err
 		}
+		piece.Offset, piece.Bytes = s.at.groups+from, to-from
+	}
+	for from := 0; from < len(samples); {
+		to, bytes := from+1, p.Pieces[from].Bytes
+		for to < len(samples) && bytes+p.Pieces[to].Bytes <= planGroupsBytes {
+			bytes += p.Pieces[to].Bytes
+			to++
+		}
+		if err := v.planGroups(p, objects, samples[from:to], p.Pieces[from:to]); err != nil {
+			return err
+		}
+		from = to
+	}
+	return nil
+}
+
+// planGroups appends samples whose groups are the pieces.
+func (v *view) planGroups(p *dataset.Plan, objects dataset.ObjectTable, samples []int64, groups []dataset.Piece) error {
+	b, err := v.index.ReadPieces(sectionGroups, groups, &p.Scratch)
+	if err != nil {
+		return err
+	}
+	for i, sample := range samples {
+		number := int(groups[i].Note)
+		if number > 0 {
+			sample -= v.ends[number-1]
+		}
+		if err := v.plan(p, objects, number, sample, b[:groups[i].Bytes]); err != nil {
+			return err
+		}
+		b = b[groups[i].Bytes:]
 	}
 	return nil
 }
@@ -115,18 +178,10 @@ func (v *view) locate(sample int64) (number int, within int64, err error) {
 	return number, sample, nil
 }
 
-// plan appends one sample.
-func (v *view) plan(p *dataset.Plan, objects dataset.ObjectTable, number int, within int64) error {
+// plan appends one sample of a group.
+func (v *view) plan(p *dataset.Plan, objects dataset.ObjectTable, number int, within int64, group []byte) error {
 	s := &v.shards[number]
-	from, to, _, _, err := v.bounds(s, within/groupSamples, &p.Scratch)
-	if err != nil {
-		return err
-	}
-	b, err := v.index.ReadSection(sectionGroups, s.at.groups+from, to-from, &p.Scratch)
-	if err != nil {
-		return err
-	}
-	content, err := checkGroup(b, uint32(within/groupSamples))
+	content, err := checkGroup(group, uint32(within/groupSamples))
 	if err != nil {
 		return v.corrupt(s, err)
 	}
@@ -144,12 +199,18 @@ func (v *view) plan(p *dataset.Plan, objects dataset.ObjectTable, number int, wi
 	return nil
 }
 
-// bounds reads where a group and its keys lie in the shard's part of their sections.
-func (v *view) bounds(s *shard, group int64, scratch *[]byte) (from, to, keysFrom, keysTo int64, err error) {
+// groupBounds reads and checks the bounds of one group.
+func (v *view) groupBounds(s *shard, group int64, scratch *[]byte) (from, to, keysFrom, keysTo int64, err error) {
 	b, err := v.index.ReadSection(sectionDirectory, s.at.directory+group*directoryEntry, 2*directoryEntry, scratch)
 	if err != nil {
 		return 0, 0, 0, 0, err
 	}
+	return v.bounds(s, group, b)
+}
+
+// bounds says where a group and its keys lie in the shard's part of their sections. b
+// are the group's entry of the directory and the next.
+func (v *view) bounds(s *shard, group int64, b []byte) (from, to, keysFrom, keysTo int64, err error) {
 	le := binary.LittleEndian
 	from, to = int64(le.Uint32(b)), int64(le.Uint32(b[8:]))
 	keysFrom, keysTo = int64(le.Uint32(b[4:])), int64(le.Uint32(b[12:]))
@@ -273,7 +334,7 @@ func (v *view) Key(sample int64) (file, key string, err error) {
 func (v *view) key(s *shard, within int64) (string, error) {
 	var scratch []byte
 	group := within / groupSamples
-	_, _, from, to, err := v.bounds(s, group, &scratch)
+	_, _, from, to, err := v.groupBounds(s, group, &scratch)
 	if err != nil {
 		return "", err
 	}

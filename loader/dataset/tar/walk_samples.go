@@ -10,6 +10,9 @@ import (
 // the rule of SplitName, such as "img.000001.jpg", which would all be one sample.
 const MaxParts = 4096
 
+// hashedParts is from how many parts on a sample's suffixes are compared by hashes.
+const hashedParts = 16
+
 // Part is one member of a sample.
 type Part struct {
 	Suffix []byte
@@ -40,14 +43,13 @@ type Samples struct {
 	each func(*Member) // is shown every member, may be nil
 }
 
-// group is a sample that is being put together; its slices are its own.
+// group is a sample that is being put together. What its parts refer to stays where it
+// is: memory that text or runs have outgrown is not written to again.
 type group struct {
 	sample Sample
-	text   []byte // key and suffixes
-	ends   []int  // of them in text
-	hashes []uint64
+	text   []byte   // key and suffixes
+	hashes []uint64 // of the suffixes, of none as long as there are few
 	runs   []SparseRun
-	spans  []int // per part: where its runs end in runs
 	open   bool
 }
 
@@ -84,7 +86,7 @@ func (s *Samples) Next() (*Sample, error) {
 		if at < 0 {
 			continue
 		}
-		if g.open && !bytes.Equal(g.key(), m.Name[:at]) {
+		if g.open && !bytes.Equal(g.sample.Key, m.Name[:at]) {
 			s.other().begin(m, at)
 			_ = s.add(s.other(), m, at) // an error is the next call's: g is whole
 			break
@@ -98,67 +100,70 @@ func (s *Samples) Next() (*Sample, error) {
 	}
 	g.open = false
 	s.next = 1 - s.next
-	return g.finish(), nil
+	return &g.sample, nil
 }
 
 func (s *Samples) other() *group { return &s.both[1-s.next] }
 
-func (g *group) key() []byte { return g.text[:g.ends[0]] }
-
 // begin makes g the sample that m is the first part of.
 func (g *group) begin(m *Member, at int) {
 	g.open = true
-	g.sample.Header, g.sample.Parts = m.Header, g.sample.Parts[:0]
 	g.text = append(g.text[:0], m.Name[:at]...)
-	g.ends = append(g.ends[:0], len(g.text))
-	g.hashes, g.runs, g.spans = g.hashes[:0], g.runs[:0], g.spans[:0]
+	g.hashes, g.runs = g.hashes[:0], g.runs[:0]
+	g.sample = Sample{Key: g.text[:at:at], Header: m.Header, Parts: g.sample.Parts[:0]}
 }
 
 // add makes m a part of g.
 func (s *Samples) add(g *group, m *Member, at int) error {
 	start := len(g.text)
 	g.text = appendSuffix(g.text, m.Name[at+1:])
-	suffix := g.text[start:]
-	hash := maphash.Bytes(s.seed, suffix)
-	for i, h := range g.hashes {
-		if h == hash && bytes.Equal(suffix, g.text[g.ends[i]:g.ends[i+1]]) {
-			return s.refuse(FaultDuplicate, m, g, "the sample has a part %.120q already, at byte %d", suffix, g.sample.Parts[i].Header)
-		}
+	suffix := g.text[start:len(g.text):len(g.text)]
+	if i := s.find(g, suffix); i >= 0 {
+		return s.refuse(FaultDuplicate, m, g, "the sample has a part %.120q already, at byte %d", suffix, g.sample.Parts[i].Header)
 	}
 	if Reserved(suffix) {
 		return s.refuse(FaultReserved, m, g, "a part cannot be named %q", suffix)
 	}
-	if len(g.hashes) == MaxParts {
+	if len(g.sample.Parts) == MaxParts {
 		return s.refuse(FaultParts, m, g, "%.120q is one more than %d parts of one sample", m.Name, MaxParts)
 	}
 	if len(m.Sparse) > maxSampleRuns-len(g.runs) {
 		return s.refuse(FaultHeader, m, g, "the sparse members of the sample have more than %d runs of bytes between their holes; write it without --sparse", maxSampleRuns)
 	}
-	g.ends = append(g.ends, len(g.text))
-	g.hashes = append(g.hashes, hash)
-	g.runs = append(g.runs, m.Sparse...)
-	g.spans = append(g.spans, len(g.runs))
-	g.sample.Parts = append(g.sample.Parts, Part{Header: m.Header, Data: m.Data, Size: m.Size, Stored: m.Stored})
+	part := Part{Suffix: suffix, Header: m.Header, Data: m.Data, Size: m.Size, Stored: m.Stored}
+	if from := len(g.runs); len(m.Sparse) > 0 {
+		g.runs = append(g.runs, m.Sparse...)
+		part.Sparse = g.runs[from:len(g.runs):len(g.runs)]
+	}
+	g.sample.Parts = append(g.sample.Parts, part)
 	return nil
 }
 
-func (s *Samples) refuse(code FaultCode, m *Member, g *group, format string, args ...any) error {
-	s.w.err = s.w.corrupt(code, m.Header, string(g.key()), format, args...)
-	return s.w.err
-}
-
-// finish gives the parts their slices, which stay where they are from now on.
-func (g *group) finish() *Sample {
-	g.sample.Key = g.text[:g.ends[0]:g.ends[0]]
-	from := 0
-	for i := range g.sample.Parts {
-		p := &g.sample.Parts[i]
-		p.Suffix = g.text[g.ends[i]:g.ends[i+1]:g.ends[i+1]]
-		p.Sparse = nil
-		if to := g.spans[i]; to > from {
-			p.Sparse = g.runs[from:to:to]
-			from = to
+// find returns the part of g with that suffix, -1 for none. Samples have a few parts;
+// only where there are many is comparing hashes worth making them.
+func (s *Samples) find(g *group, suffix []byte) int {
+	parts := len(g.sample.Parts)
+	if parts < hashedParts {
+		for i := range parts {
+			if bytes.Equal(suffix, g.sample.Parts[i].Suffix) {
+				return i
+			}
+		}
+		return -1
+	}
+	for i := len(g.hashes); i < parts; i++ {
+		g.hashes = append(g.hashes, maphash.Bytes(s.seed, g.sample.Parts[i].Suffix))
+	}
+	hash := maphash.Bytes(s.seed, suffix)
+	for i, h := range g.hashes {
+		if h == hash && bytes.Equal(suffix, g.sample.Parts[i].Suffix) {
+			return i
 		}
 	}
-	return &g.sample
+	return -1
+}
+
+func (s *Samples) refuse(code FaultCode, m *Member, g *group, format string, args ...any) error {
+	s.w.err = s.w.corrupt(code, m.Header, string(g.sample.Key), format, args...)
+	return s.w.err
 }

@@ -34,6 +34,7 @@ func TestWhatIsNoArchiveIsRefusedWithItsPlace(t *testing.T) {
 		"cut in a PAX":       {new(archive).pax('x', "path=a.x").b[:600], FaultTruncated, 0},
 		"too long a name":    {new(archive).pax('x', "path="+strings.Repeat("n", 4097)).file("a.x", "1").end(), FaultName, 0},
 		"duplicate":          {archiveOf("a.x", "b", "a.X"), FaultDuplicate, 2048},
+		"duplicate of many":  {archiveOf(many("a.", 40, "a.p7")...), FaultDuplicate, 40 * 1024},
 		"duplicate no more":  {archiveOf("a.x", "a.y", "__m__", "a.y"), FaultDuplicate, 3072},
 		"reserved":           {archiveOf("a.x", "b.__key__"), FaultReserved, 1024},
 		"too many parts":     {endlessSample(MaxParts + 1), FaultParts, MaxParts * 512},
@@ -319,4 +320,13 @@ func TestMembersThatAreNoFilesArePassedOver(t *testing.T) {
 	if out := read(b); len(out.samples) != 1 {
 		t.Errorf("%v, want one sample", out.samples)
 	}
+}
+
+// many returns n names that begin alike, and then another.
+func many(prefix string, n int, last string) []string {
+	var names []string
+	for i := range n {
+		names = append(names, fmt.Sprintf("%sp%d", prefix, i))
+	}
+	return append(names, last)
 }

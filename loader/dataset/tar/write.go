@@ -91,7 +91,7 @@ func (s *scanner) fill(ctx context.Context, w *dataset.Writer) error {
 			return err
 		}
 	}
-	scratch := make([]byte, 256<<10)
+	scratch := make([]byte, 64<<10)
 	for _, section := range []string{sectionGroups, sectionKeys, sectionDirectory} {
 		to, err := w.Section(section)
 		if err != nil {

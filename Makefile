@@ -96,8 +96,9 @@ bench: build setup ## compare with other loaders, write BENCH_JSON (QUICK=1: the
 	bin/stoker bench compare $(if $(QUICK),--quick) --json '$(BENCH_JSON)'
 
 .PHONY: pgo
-pgo: build setup ## profile batches and scans on this machine; the builds are optimised with cmd/*/default.pgo
-	@dir=$$(mktemp -d) && bin/stoker bench compare --quick --profiles "$$dir" >/dev/null && \
+pgo: setup ## profile batches and scans on this machine; the builds are optimised with cmd/*/default.pgo
+	@dir=$$(mktemp -d) && go build -pgo=off -o "$$dir/" ./cmd/stokerd ./cmd/stoker && \
+		"$$dir/stoker" bench compare --quick --repeats 6 --profiles "$$dir" >/dev/null && \
 		go tool pprof -proto "$$dir"/*.pprof >cmd/stokerd/default.pgo && rm -rf "$$dir"
 	cp cmd/stokerd/default.pgo cmd/stoker/default.pgo
 

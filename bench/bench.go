@@ -100,15 +100,20 @@ const (
 	PageCacheWritten = "written" // written anew: as after a download
 )
 
-// EnsureDefaults fills what was left empty. Errors: a binary or interpreter that
-// is not there, with how to make it.
-func (o *CompareOptions) EnsureDefaults() error {
+// findPlaces fills in where the repository and the data are.
+func (o *CompareOptions) findPlaces() {
 	if o.Root == "" {
 		o.Root = findRoot()
 	}
 	if o.DataDir == "" {
 		o.DataDir = filepath.Join(os.TempDir(), fmt.Sprintf("stoker-bench-%d", os.Getuid()))
 	}
+}
+
+// EnsureDefaults fills what was left empty. Errors: a binary or interpreter that
+// is not there, with how to make it.
+func (o *CompareOptions) EnsureDefaults() error {
+	o.findPlaces()
 	if len(o.Cases) == 0 {
 		o.Cases = Groups()
 	}

@@ -12,12 +12,8 @@ import (
 // their targets, and what was missed.
 func (r *Report) Print(w io.Writer) error {
 	m := r.Machine
-	virtual := ""
-	if m.Virtual {
-		virtual = ", virtual"
-	}
 	out := &printer{w: w}
-	out.line("%s, %d cores%s, %.0f GiB, Linux %s, %s", m.CPU, m.Cores, virtual, float64(m.MemoryBytes)/(1<<30), m.Kernel, m.Filesystem)
+	out.machine(&m)
 	webdataset := ""
 	if m.WebDataset != "" {
 		webdataset = ", webdataset " + m.WebDataset
@@ -35,8 +31,25 @@ func (r *Report) Print(w io.Writer) error {
 		}
 	}
 	out.line("")
-	out.figures(r)
+	out.figures(r.Figures)
+	out.line("* informative: no target is measured against it")
+	out.missed(r.Missed())
 	return out.err
+}
+
+// machine says where it was measured.
+func (p *printer) machine(m *Machine) {
+	virtual := ""
+	if m.Virtual {
+		virtual = ", virtual"
+	}
+	p.line("%s, %d cores%s, %.0f GiB, Linux %s, %s", m.CPU, m.Cores, virtual, float64(m.MemoryBytes)/(1<<30), m.Kernel, m.Filesystem)
+}
+
+func (p *printer) missed(names []string) {
+	if len(names) > 0 {
+		p.line("MISSED: %s", strings.Join(names, ", "))
+	}
 }
 
 // printer remembers the first error of its writer.
@@ -105,10 +118,10 @@ func (r Row) cells(loader bool) []string {
 		fmt.Sprintf("%.0f", r.PssMB), fmt.Sprintf("%.0f%%", 100*r.StallShare))
 }
 
-func (p *printer) figures(r *Report) {
+func (p *printer) figures(figures map[string]Figure) {
 	lines := [][]string{{"figure", "value", "(min..max)", "target", "", "what"}}
-	for _, name := range figureNames(r.Figures) {
-		f := r.Figures[name]
+	for _, name := range figureNames(figures) {
+		f := figures[name]
 		verdict := ""
 		if f.Met != nil {
 			verdict = map[bool]string{true: "met", false: "MISSED"}[*f.Met]
@@ -118,10 +131,6 @@ func (p *printer) figures(r *Report) {
 		})
 	}
 	p.table(lines)
-	p.line("* informative: no target is measured against it")
-	if missed := r.Missed(); len(missed) > 0 {
-		p.line("MISSED: %s", strings.Join(missed, ", "))
-	}
 }
 
 // number shows about four digits.

@@ -119,7 +119,9 @@ func (r *Row) summarise() {
 }
 
 // Write stores the report as JSON, whole or not at all.
-func (r *Report) Write(path string) error {
+func (r *Report) Write(path string) error { return writeReport(path, r) }
+
+func writeReport(path string, r any) error {
 	content, err := json.MarshalIndent(r, "", "  ")
 	if err != nil {
 		return fmt.Errorf("encode the report: %w", err)
@@ -142,10 +144,12 @@ func (r *Report) Write(path string) error {
 }
 
 // Missed returns the names of the figures whose target is not met, sorted.
-func (r *Report) Missed() []string {
+func (r *Report) Missed() []string { return missedOf(r.Figures) }
+
+func missedOf(figures map[string]Figure) []string {
 	var missed []string
-	for _, name := range figureNames(r.Figures) {
-		if met := r.Figures[name].Met; met != nil && !*met {
+	for _, name := range figureNames(figures) {
+		if met := figures[name].Met; met != nil && !*met {
 			missed = append(missed, name)
 		}
 	}

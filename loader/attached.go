@@ -41,6 +41,7 @@ type attached struct {
 	mu struct {
 		sync.Mutex
 		holders int
+		watches int // of them, those that do not keep the dataset from being removed
 		retired bool
 		views   map[string]dataset.View // by cut
 	}
@@ -56,6 +57,35 @@ func (a *attached) held() bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.mu.holders > 0
+}
+
+// inUse says whether somebody holds it whom a removal would hurt.
+func (a *attached) inUse() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.mu.holders > a.mu.watches
+}
+
+// watch makes one hold one that does not keep the dataset from being removed. unwatch
+// releases it.
+func (a *attached) watch() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.mu.watches++
+}
+
+func (a *attached) unwatch() {
+	a.mu.Lock()
+	a.mu.watches--
+	a.mu.Unlock()
+	a.release()
+}
+
+// isRetired says whether it was removed or replaced.
+func (a *attached) isRetired() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.mu.retired
 }
 
 // release undoes one hold.

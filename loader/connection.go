@@ -31,6 +31,7 @@ type connection struct {
 	pace        pacer
 	sampleBytes int64       // of the node's budget, for the last sample sent
 	exited      atomic.Bool // the process behind it is gone, whoever else holds the socket
+	hints       map[string]bool
 }
 
 func newConnection(n *Node, socket *net.UnixConn) *connection {
@@ -84,6 +85,7 @@ func (c *connection) serve() {
 	}
 	_ = c.conn.Close()
 	stopWatch()
+	c.endHints()
 	if c.session != nil {
 		c.session.close(reason)
 		c.node.log.Info("session closed", "session", c.session.id, "dataset", c.session.request.Dataset, "reason", reason,
@@ -247,6 +249,12 @@ func (c *connection) answer(packet []byte, descriptors []int) (more bool, err er
 		return true, decoded(packet, c.open)
 	case shm.TypeSample:
 		return true, decoded(packet, c.sample)
+	case shm.TypeHint:
+		return true, c.hint(packet, descriptors)
+	case shm.TypeHintInfo:
+		return true, decoded(packet, c.hintInfo)
+	case shm.TypeHintEnd:
+		return true, decoded(packet, c.endHint)
 	case shm.TypeClose:
 		return false, c.send(shm.Envelope{Type: shm.TypeClosed})
 	}
@@ -324,12 +332,15 @@ func (c *connection) open(request shm.Open) error {
 }
 
 func (c *connection) seek(request shm.Seek) error {
-	if request.Epoch < 0 || request.SamplesConsumed < 0 || request.SamplesConsumed > c.session.source.view.Len() {
+	err := c.session.share.Continues(c.session.source.view.Len(), request.SamplesConsumed)
+	if request.Epoch < 0 {
+		err = errors.New("epochs count from 0")
+	}
+	if err != nil {
 		return &shm.Failure{
 			Code: "invalid", Where: "dataset " + c.session.request.Dataset,
-			What: fmt.Sprintf("cannot go to epoch %d, samples_consumed %d: the dataset has %d samples",
-				request.Epoch, request.SamplesConsumed, c.session.source.view.Len()),
-			Remedy: "load a state that was saved for this dataset",
+			What:   fmt.Sprintf("cannot go to epoch %d, samples_consumed %d: %v", request.Epoch, request.SamplesConsumed, err),
+			Remedy: "load a state that was saved for this dataset, with the same world_size if the order is \"torch\"",
 		}
 	}
 	from := c.session.seek(place{epoch: request.Epoch, consumed: request.SamplesConsumed})

@@ -37,6 +37,7 @@ func (c *connection) scan(run func(context.Context, dataset.Progress) (shm.Datas
 	if err != nil {
 		return err
 	}
+	c.node.hints.endOutdated(info.Name)
 	c.node.log.Info("dataset indexed", "dataset", info.Name, "format", info.Format, "files", info.Files, "bytes", info.Bytes, "index", info.IndexID)
 	return c.send(shm.DatasetAnswer{Type: shm.TypeDataset, Dataset: info})
 }

@@ -41,11 +41,11 @@ type filler struct {
 	report  backend.GatherReport
 }
 
-// choose asks the order for the samples at positions [start, start+length).
-func (f *filler) choose(p order.Permutation, start, length int64) {
+// choose asks the order for the samples of a step.
+func (f *filler) choose(p *order.Permutation, step *order.Step) {
 	f.samples = f.samples[:0]
-	for i := range length {
-		f.samples = append(f.samples, p.At(start+i))
+	for i := range step.Length {
+		f.samples = append(f.samples, p.At(step.Position(i, p.Len())))
 	}
 }
 

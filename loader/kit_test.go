@@ -58,6 +58,9 @@ func startNode(t testing.TB, options Options) *testNode {
 		if used := n.budget.used(); used != 0 {
 			t.Errorf("%d bytes of shared memory are still accounted for after Close", used)
 		}
+		if used := n.tables.Used(); used != 0 {
+			t.Errorf("%d bytes of tables are still accounted for after Close", used)
+		}
 	})
 	return n
 }

@@ -17,6 +17,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/stokerio/stoker/loader/order"
 	"github.com/stokerio/stoker/shm"
 )
 
@@ -28,9 +29,12 @@ type Node struct {
 	started     time.Time
 	registry    *registry
 	budget      budget
+	tables      *order.Tables
+	foresight   *foresight
 	sessions    sessionTable
 	nextSession atomic.Int64
 	totals      totals
+	hints       hints
 
 	ctx    context.Context //nolint:containedctx // the node's own life
 	cancel context.CancelFunc
@@ -58,11 +62,16 @@ func Open(options Options) (*Node, error) {
 	n := &Node{
 		options: options, log: options.Logger, clock: shm.NewClock(), started: time.Now(),
 		registry: registry, budget: budget{limit: options.Session.RingBytesTotal},
+		tables: order.NewTables(options.Session.OrderTableBytes), foresight: newForesight(options.Prefetch, options.Logger),
 	}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	n.mu.connections, n.mu.peers = map[*connection]struct{}{}, map[int32]int{}
 	n.sessions.mu.open = map[string]*session{}
 	n.totals.init()
+	n.hints.init(options.Hints)
+	if !options.Prefetch.Off {
+		n.hints.carrier = hintsAhead{n.foresight}
+	}
 	return n, nil
 }
 
@@ -188,7 +197,9 @@ func (n *Node) Close() error {
 	}
 	telling.Wait()
 	n.serving.Wait()
+	n.hints.close()
 	if first {
+		n.foresight.close()
 		n.registry.close()
 	}
 	return nil

@@ -29,6 +29,8 @@ type Options struct {
 
 	Session SessionOptions
 
+	Prefetch PrefetchOptions
+
 	// MessagesPerSecond bounds what one connection may ask. Default 10000.
 	MessagesPerSecond int
 
@@ -41,6 +43,9 @@ type Options struct {
 	// ConnectionsMax where that is less.
 	ConnectionsPerPeer int
 
+	// Hints bound what is announced.
+	Hints HintOptions
+
 	// Object tunes the file origins of all datasets; Dataset and Logger in it are
 	// set by the Node.
 	Object object.Options
@@ -52,6 +57,7 @@ type SessionOptions struct {
 	Slots           int   // batches a ring holds. Default: 8, fewer if they do not fit RingBytesMax
 	RingBytesMax    int64 // of one session. Default 256 MiB
 	RingBytesTotal  int64 // of the node. Default 8 GiB
+	OrderTableBytes int64 // tables of drawn orders, of the node. Default 2 GiB
 	BatchBytesMax   int64 // largest batch. Default 1 GiB
 	SessionsMax     int   // of the node. Default 64
 	SessionsPerPeer int   // of one process. Default 16
@@ -68,13 +74,16 @@ func (o *Options) EnsureDefaults() {
 	setDefault(&o.MessagesPerSecond, 10_000)
 	setDefault(&o.ConnectionsMax, max(4, min(1024, descriptorLimit()/8)))
 	setDefault(&o.ConnectionsPerPeer, max(2, min(64, o.ConnectionsMax/2)))
+	o.Hints.EnsureDefaults()
 	s := &o.Session
 	setDefault(&s.Readers, min(max(runtime.GOMAXPROCS(0)-1, 1), 4))
 	setDefault(&s.RingBytesMax, 256<<20)
 	setDefault(&s.RingBytesTotal, 8<<30)
+	setDefault(&s.OrderTableBytes, 2<<30)
 	setDefault(&s.BatchBytesMax, 1<<30)
 	setDefault(&s.SessionsMax, 64)
 	setDefault(&s.SessionsPerPeer, 16)
+	o.Prefetch.EnsureDefaults()
 	if o.Object.Budget == nil {
 		o.Object.Budget = object.NewBudget(cachedDescriptors())
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/stokerio/stoker/loader/order"
 	"github.com/stokerio/stoker/shm"
@@ -40,7 +41,9 @@ type job struct {
 	ticket uint64
 	epoch  int64
 	step   order.Step
-	end    bool // end of epoch: no slot, no step
+	order  order.Permutation
+	err    error // why there is no order
+	end    bool  // end of epoch: no slot, no step
 	slot   uint32
 	asked  uint64 // when the wait for the slot began
 	got    uint64 // when it was over
@@ -106,6 +109,7 @@ func (p *production) take() (job, bool) {
 		}
 		s.settle(slot, false)
 		j.step, j.slot, j.got = step, slot, s.clock.Now()
+		j.order, j.err = s.epochs.at(p.ctx, at.epoch)
 		at.consumed = step.Consumed
 	}
 	p.assign.ticket++
@@ -135,6 +139,7 @@ func (p *production) do(f *filler, j *job) bool {
 	}
 	if err == nil && !j.end { // noted first, so that whoever learns of the wait finds it
 		p.session.slow.note(p.session.ring.NextSequence(), f)
+		p.session.ahead.filled(j, f, time.Duration(entry.DoneAt-entry.ReadAt))
 	}
 	published := p.publish(&entry)
 	if !published {
@@ -155,8 +160,11 @@ func (p *production) giveBack(j *job) {
 // fill makes one batch in the job's slot, or in memory of its own if the slot is
 // too small, and completes the entry.
 func (p *production) fill(f *filler, j *job, entry *shm.Entry) error {
+	if j.err != nil {
+		return j.err
+	}
 	s := p.session
-	f.choose(s.order.Epoch(j.epoch), j.step.Start, j.step.Length)
+	f.choose(&j.order, &j.step)
 	entry.IndexAt = s.clock.Now()
 	entry.ReadAt, entry.DoneAt = entry.IndexAt, entry.IndexAt
 	bytes, err := f.prepare()
@@ -176,6 +184,9 @@ func (p *production) fill(f *filler, j *job, entry *shm.Entry) error {
 	entry.DoneAt = s.clock.Now()
 	entry.Bytes, entry.Rows = uint64(bytes), uint32(len(f.samples))
 	entry.SourceBytes, entry.DiskBytes = uint64(read), uint64(f.report.DiskBytes)
+	if err == nil {
+		s.node.hints.read(s.dataset, f)
+	}
 	return err
 }
 

@@ -259,7 +259,7 @@ func (r *registry) remove(name string) error {
 	if r.mu.adding[name] {
 		return conflict(name, "a `dataset add --replace` of it is under way", "wait for it")
 	}
-	if a.held() {
+	if a.inUse() {
 		return conflict(name, "sessions have the dataset open", "end them first; `stoker status` lists them")
 	}
 	// The record goes first: without it the directory is what an interrupted add

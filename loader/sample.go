@@ -27,10 +27,10 @@ func (c *connection) sample(request shm.SampleRequest) error {
 	}
 	source := newSource(view, held.bytes)
 	f := &filler{source: &source, samples: []int64{request.Index}}
-	return c.sendSample(f, request.Index)
+	return c.sendSample(held, f, request.Index)
 }
 
-func (c *connection) sendSample(f *filler, number int64) error {
+func (c *connection) sendSample(held *attached, f *filler, number int64) error {
 	bytes, err := f.prepare()
 	if err != nil {
 		return err
@@ -49,6 +49,7 @@ func (c *connection) sendSample(f *filler, number int64) error {
 	if _, err := f.fill(c.ctx, memory.Bytes()); err != nil {
 		return err
 	}
+	c.node.hints.read(held, f)
 	file, key, err := f.source.view.Key(number)
 	if err != nil {
 		return err

@@ -30,7 +30,8 @@ type session struct {
 	peer    shm.Peer
 	dataset *attached
 	source  source
-	order   order.Order
+	ahead   *sessionAhead
+	epochs  *epochs
 	share   order.Share
 	ring    *shm.Ring
 	clock   shm.Clock
@@ -112,6 +113,7 @@ func newSession(n *Node, conn *shm.Conn, peer shm.Peer, request shm.Open) (_ *se
 	}
 	s.number = n.nextSession.Add(1)
 	s.id = fmt.Sprintf("s-%d", s.number)
+	s.ahead = s.newAhead()
 	return s, nil
 }
 
@@ -136,22 +138,22 @@ func (s *session) resolve() error {
 			Remedy: "finish the epoch with the release that began it, or start without the state",
 		}
 	}
-	s.order, err = order.New(order.Spec{Kind: order.Kind(r.Order), Seed: r.Seed, Samples: view.Len(), Window: r.Window})
+	spec := order.Spec{Kind: order.Kind(r.Order), Seed: r.Seed, Samples: view.Len(), Window: r.Window}
+	s.epochs, err = newEpochs(s.node.tables, spec, func() string { return s.id }, s.node.log)
 	if err != nil {
-		return invalid("order", r.Order, err.Error())
+		return err
 	}
-	s.share = order.Share{Rank: r.Rank, WorldSize: r.WorldSize, BatchSize: r.BatchSize, DropLast: r.DropLast}
+	s.share = order.Share{Rank: r.Rank, WorldSize: r.WorldSize, BatchSize: r.BatchSize, DropLast: r.DropLast, Padded: spec.Kind.Padded()}
 	if err := s.share.Validate(view.Len()); err != nil {
 		return &shm.Failure{
 			Code: "invalid", Where: "dataset " + r.Dataset, What: err.Error(),
 			Remedy: "choose another world_size, rank, batch_size or drop_last",
 		}
 	}
-	if r.SamplesConsumed > view.Len() {
+	if err := s.share.Continues(view.Len(), r.SamplesConsumed); err != nil {
 		return &shm.Failure{
-			Code: "invalid", Where: "dataset " + r.Dataset,
-			What:   fmt.Sprintf("samples_consumed is %d, the dataset has %d samples", r.SamplesConsumed, view.Len()),
-			Remedy: "load a state that was saved for this dataset",
+			Code: "invalid", Where: "dataset " + r.Dataset, What: err.Error(),
+			Remedy: "load a state that was saved for this dataset, with the same world_size if the order is \"torch\"",
 		}
 	}
 	s.source = newSource(view, s.dataset.bytes)
@@ -206,6 +208,7 @@ func (s *session) seek(to place) (fromSequence uint64) {
 		s.production.stop()
 	}
 	fromSequence = s.ring.NextSequence()
+	s.foresee(to)
 	s.production = startProduction(s, to)
 	return fromSequence
 }
@@ -226,8 +229,10 @@ func (s *session) close(reason string) {
 	if s.production != nil {
 		s.production.stop()
 	}
+	s.ahead.leave()
 	s.node.totals.sessionEnded(s.describe(), reason)
 	s.node.totals.keepStalls(s.describeStalls())
+	s.epochs.close()
 	total := s.ring.Geometry().TotalBytes
 	for slot := range s.ring.Geometry().Slots {
 		s.settle(uint32(slot), reason != endExit)

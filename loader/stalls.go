@@ -164,6 +164,7 @@ func (s *session) describeStalls() api.SessionStalls {
 	d := api.SessionStalls{
 		ID: s.id, Dataset: s.request.Dataset, JobID: s.request.JobID, Client: s.describeClient(), StartedAt: s.opened,
 		WallSeconds: wall.Seconds(), Stall: stallOf(s.waits(), wall), Worst: []api.SlowBatch{},
+		Foresight: s.ahead.describe(),
 	}
 	d.Share = min(1, d.Stall.TotalSeconds/max(d.WallSeconds, 1e-9))
 	for _, w := range s.worstWaits() {
@@ -188,9 +189,13 @@ func (s *session) describeWorst(w *shm.WorstWait, age time.Duration) api.SlowBat
 	}
 	named := stall.DiskSeconds + stall.IndexSeconds + stall.OrderSeconds + stall.RingSeconds + stall.WakeSeconds
 	b.Causes.OtherSeconds = max(0, stall.TotalSeconds-named)
-	order := s.order.Epoch(b.Epoch)
-	for i := range min(int64(w.Rows), int64(s.request.BatchSize), s.source.view.Len()-b.Position) {
-		file, key, err := s.source.view.Key(order.At(b.Position + i))
+	order, ok := s.epochs.held(b.Epoch)
+	if !ok {
+		return b // the table of an epoch that is over
+	}
+	step, samples := s.share.StepAt(b.Position), s.source.view.Len()
+	for i := range min(int64(w.Rows), int64(s.request.BatchSize)) {
+		file, key, err := s.source.view.Key(order.At(step.Position(i, samples)))
 		if err != nil {
 			break // names are for people; the stall is told without them
 		}

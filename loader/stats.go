@@ -201,6 +201,7 @@ func (n *Node) RemoveDataset(_ context.Context, name string) error {
 	if err := n.registry.remove(name); err != nil {
 		return apiError(err)
 	}
+	n.hints.endOutdated(name)
 	n.log.Info("dataset removed", "dataset", name)
 	return nil
 }
@@ -239,7 +240,7 @@ func (n *Node) Stats() api.Stats {
 	stats := api.Stats{
 		SessionsOpen: int64(len(sessions)), LeasesEnded: map[string]int64{}, Datasets: map[string]int64{}, Errors: map[string]int64{},
 		Formats: map[string]int64{}, ScansRunning: n.totals.scans.running.Load(),
-		ScanBytes: n.totals.scans.bytes.Load(), ScanSamples: n.totals.scans.samples.Load(),
+		ScanBytes: n.totals.scans.bytes.Load(), ScanSamples: n.totals.scans.samples.Load(), Hints: n.hints.stats(), Foresight: n.foresight.describe(),
 	}
 	for _, info := range n.registry.list() {
 		stats.Datasets[info.State]++

@@ -65,10 +65,18 @@ func TestABatchAllocatesNothingInSteadyState(t *testing.T) {
 	}
 }
 
-// BenchmarkSession is the daemon's side alone: the consumer looks at nothing.
+// BenchmarkSession is the daemon's side alone: the consumer looks at nothing. All is in the
+// page cache, where reading ahead must cost nothing.
 func BenchmarkSession(b *testing.B) {
+	for _, prefetch := range []string{"on", "off"} {
+		b.Run("prefetch="+prefetch, func(b *testing.B) { benchSession(b, prefetch == "off") })
+	}
+}
+
+func benchSession(b *testing.B, prefetchOff bool) {
 	options := testOptions(b)
 	options.Session.Readers, options.Session.RingBytesMax = 1, 256<<20
+	options.Prefetch.Off = prefetchOff
 	n := startNode(b, options)
 	dir, _ := writeFiles(b, 2000, func(int) int { return 100_000 })
 	n.add("files", dir)

@@ -276,11 +276,11 @@ type Open struct {
 	Type            string `json:"type"`
 	Dataset         string `json:"dataset"`
 	BatchSize       int    `json:"batch_size"`
-	Order           string `json:"order"`
+	Order           string `json:"order"`            // "global", "windowed", "sequential", "torch", "numpy"
 	Window          int64  `json:"window,omitempty"` // samples
 	Seed            uint64 `json:"seed"`
 	Epoch           int64  `json:"epoch"`
-	SamplesConsumed int64  `json:"samples_consumed"` // of the epoch, over all ranks
+	SamplesConsumed int64  `json:"samples_consumed"` // of the epoch, over all ranks; more than there are where "torch" pads it
 	Rank            int    `json:"rank"`
 	WorldSize       int    `json:"world_size"`
 	DropLast        bool   `json:"drop_last"`

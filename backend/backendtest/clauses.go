@@ -112,6 +112,7 @@ func keepsNothing(t *testing.T, f *fixture) {
 	if c.Object != nil {
 		clear(c.Object.Name)
 	}
+	f.warmKeepsNothing(t)
 	f.wantRead(t, large, 0, len(f.contents[large]))
 	if !bytes.Equal(p, make([]byte, len(p))) {
 		t.Error("the store wrote to a buffer after its call")
@@ -260,6 +261,7 @@ func abilitiesThroughWrappers(t *testing.T, f *fixture) {
 	sameAbility[backend.Locator](t, f.store, twice)
 	sameAbility[backend.Lister](t, f.store, twice)
 	sameAbility[backend.Opener](t, f.store, twice)
+	sameAbility[backend.Warmer](t, f.store, twice)
 }
 
 func sameAbility[T any](t *testing.T, bare, wrapped backend.Store) {

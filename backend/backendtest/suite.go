@@ -46,6 +46,7 @@ type fixture struct {
 func Run(t *testing.T, h Harness) {
 	clauses := readClauses()
 	clauses = append(clauses, abilityClauses()...)
+	clauses = append(clauses, warmClauses()...)
 	clauses = append(clauses, lifeClauses()...)
 	if h.ReadOnly {
 		clauses = append(clauses, clause{"a read-only store refuses Put, Fill and Delete", refusesWrites})
@@ -143,6 +144,7 @@ func changedIsAnError(t *testing.T, f *fixture) {
 	wantKind(t, "stat", err, backend.Changed)
 	reads := []backend.Read{{Chunk: f.chunks[1], P: p[:1]}, {Chunk: f.chunks[large], P: p}}
 	wantKind(t, "gather", backend.Gather(ctx, f.store, reads, new(backend.GatherReport)), backend.Changed)
+	f.warmChanged(t)
 	for i := range f.chunks {
 		if i != large {
 			f.wantRead(t, i, 0, len(f.contents[i]))

@@ -32,7 +32,7 @@ import (
 )
 
 // Dir is a directory of local files as a read-only backend.Store. It also is a
-// backend.Gatherer, a backend.Lister and a backend.Locator.
+// backend.Gatherer, a backend.Lister, a backend.Locator and a backend.Warmer.
 type Dir struct {
 	options Options
 	system  System
@@ -53,11 +53,13 @@ type Dir struct {
 
 	noCachedOpen atomic.Bool // RESOLVE_CACHED is not supported (before Linux 5.12)
 	noNowait     atomic.Bool // the file system does not support RWF_NOWAIT
+	noCachestat  atomic.Bool // the kernel lacks cachestat (before Linux 6.5)
 
 	handles *handleCache
-	idle    chan *gather // scratch of calls that have ended; any call takes and returns
-	jobs    chan job     // calls send, workers receive, Close closes
-	started sync.Once    // of workers, by the first job
+	idle    chan *gather  // scratch of calls that have ended; any call takes and returns
+	warm    chan *warming // the same for Warm
+	jobs    chan job      // calls send, workers receive, Close closes
+	started sync.Once     // of workers, by the first job
 	workers sync.WaitGroup
 
 	mu struct {
@@ -101,6 +103,7 @@ func OpenDir(dirfd int, options Options) (*Dir, error) {
 		atimeCached: &unix.OpenHow{Flags: openFlags, Resolve: resolve | resolveCached},
 		handles:     newHandleCache(options.System, options.OpenFiles, options.Budget),
 		idle:        make(chan *gather, idleScratch),
+		warm:        make(chan *warming, idleScratch),
 	}
 	d.mu.ended = sync.NewCond(&d.mu)
 	if err := d.examine(); err != nil {

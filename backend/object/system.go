@@ -21,6 +21,8 @@ type System interface {
 	Pread(fd int, p []byte, off int64) (n int, errno syscall.Errno)
 	Preadv2(fd int, p []byte, off int64, flags int) (n int, errno syscall.Errno)
 	Getdents(fd int, p []byte) (n int, errno syscall.Errno)
+	Fadvise(fd int, off, n int64, advice int) syscall.Errno
+	Cachestat(fd int, asked *unix.CachestatRange, pages *unix.Cachestat_t) syscall.Errno
 	Close(fd int) syscall.Errno
 }
 
@@ -77,6 +79,20 @@ func (kernel) Preadv2(fd int, p []byte, off int64, flags int) (int, syscall.Errn
 func (kernel) Getdents(fd int, p []byte) (int, syscall.Errno) {
 	n, _, errno := unix.Syscall(unix.SYS_GETDENTS64, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)))
 	return int(n), errno
+}
+
+func (kernel) Fadvise(fd int, off, n int64, advice int) syscall.Errno {
+	return errnoOf(unix.Fadvise(fd, off, n, advice))
+}
+
+func (kernel) Cachestat(fd int, asked *unix.CachestatRange, pages *unix.Cachestat_t) syscall.Errno {
+	return errnoOf(unix.Cachestat(uint(fd), asked, pages, 0))
+}
+
+// errnoOf is the errno that a call of x/sys/unix returned as an error, 0 for nil.
+func errnoOf(err error) syscall.Errno {
+	errno, _ := err.(syscall.Errno) //nolint:errorlint // the calls return it bare
+	return errno
 }
 
 func (kernel) Close(fd int) syscall.Errno {

@@ -19,6 +19,14 @@ type lane struct {
 	compressed []byte
 }
 
+// room returns n bytes of scratch, at most maxCompressed.
+func (l *lane) room(n int) []byte {
+	if cap(l.compressed) < n {
+		l.compressed = make([]byte, maxCompressed)
+	}
+	return l.compressed[:n]
+}
+
 // piece is what one read wants of one frame.
 type piece struct {
 	p    []byte // part of the read's destination
@@ -258,10 +266,7 @@ func (g *gather) fill(l *lane, u *frame, dst []byte) (waited bool, err error) {
 	s, f := g.store, u.file
 	start := f.offsets[u.frame]
 	n := int(f.offsets[u.frame+1] - start)
-	if cap(l.compressed) < n {
-		l.compressed = make([]byte, maxCompressed)
-	}
-	b := l.compressed[:n]
+	b := l.room(n)
 	object := g.reads[u.read].Chunk.Object
 	done := s.readCached(f, b, start)
 	if done < n {

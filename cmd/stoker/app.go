@@ -83,8 +83,8 @@ lint found something. More: stoker help exit-codes.`,
 	root.PersistentPreRun = func(*cobra.Command, []string) { a.started = true }
 	root.PersistentFlags().StringVar(&a.runtimeDir, "runtime-dir", "", "directory of the daemon's sockets")
 	a.must(root.MarkPersistentFlagDirname("runtime-dir"))
-	root.AddCommand(a.datasetCommand(), a.indexCommand(), a.topCommand(), a.stallsCommand(), a.statusCommand(), a.versionCommand(),
-		a.benchCommand(), a.manCommand(), exitCodesTopic(), lintCodesTopic())
+	root.AddCommand(a.datasetCommand(), a.indexCommand(), a.topCommand(), a.stallsCommand(), a.statusCommand(), a.hintCommand(), a.versionCommand(),
+		a.benchCommand(), a.traceCommand(), a.manCommand(), exitCodesTopic(), lintCodesTopic())
 	return root
 }
 

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -19,7 +18,7 @@ func (a *app) benchCommand() *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE:  showHelp,
 	}
-	command.AddCommand(a.benchCompareCommand(), a.benchWakeupsCommand(), a.benchCeilingCommand(), a.benchScanCommand())
+	command.AddCommand(a.benchCompareCommand(), a.benchPrefetchCommand(), a.benchWakeupsCommand(), a.benchCeilingCommand(), a.benchScanCommand())
 	return command
 }
 
@@ -82,11 +81,7 @@ func (a *app) benchCompare(command *cobra.Command, options bench.CompareOptions,
 	if file != "" {
 		err = errors.Join(err, report.Write(file))
 	}
-	if missed := report.Missed(); err == nil && check && len(missed) > 0 {
-		err = &failure{Code: "target_missed", What: counted(int64(len(missed)), "figure misses its target", "figures miss their targets"),
-			Where: strings.Join(missed, ", "), Remedy: "look at the spread and at the ceilings of the same run first", exit: exitError}
-	}
-	return err
+	return a.missed(err, check, report.Missed())
 }
 
 func (a *app) benchWakeupsCommand() *cobra.Command {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -129,13 +130,34 @@ func (c *client) get(ctx context.Context, answer any, path ...string) error {
 	return nil
 }
 
+// send sends JSON to path and reads the answer's into answer.
+func (c *client) send(ctx context.Context, method string, request, answer any, path ...string) error {
+	text, err := json.Marshal(request)
+	if err != nil {
+		return fmt.Errorf("write the request for %s: %w", strings.Join(path, "/"), err)
+	}
+	body, err := c.exchange(ctx, method, path, text)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(body, answer); err != nil {
+		return fmt.Errorf("read the daemon's answer for %s: %w", strings.Join(path, "/"), err)
+	}
+	return nil
+}
+
 // do sends a request for the path made of these segments.
 func (c *client) do(ctx context.Context, method string, path []string) ([]byte, error) {
+	return c.exchange(ctx, method, path, nil)
+}
+
+// exchange sends a request with a body, nil for none, and returns the answer's.
+func (c *client) exchange(ctx context.Context, method string, path []string, text []byte) ([]byte, error) {
 	escaped := make([]string, len(path))
 	for i, segment := range path {
 		escaped[i] = url.PathEscape(segment)
 	}
-	request, err := http.NewRequestWithContext(ctx, method, "http://stokerd/"+strings.Join(escaped, "/"), nil)
+	request, err := http.NewRequestWithContext(ctx, method, "http://stokerd/"+strings.Join(escaped, "/"), bytes.NewReader(text))
 	if err != nil {
 		return nil, fmt.Errorf("request %s: %w", strings.Join(path, "/"), err)
 	}

@@ -29,7 +29,11 @@ worst, for the open sessions and the last %d that ended.
 Causes: disk (reading the files), index (looking up where
 samples are), order (computing which), ring (no free slot: the trainer kept its
 batches too long), wake (from the batch being ready to the trainer running) and
-other.`, api.StallsKept),
+other.
+
+Read ahead: of the samples that were not all in the page cache, the share that was
+brought there before it was asked for, and in time; the bytes that the disk was read
+for ahead, and how many of them were not used; the window that is read ahead now.`, api.StallsKept),
 		Example: `  stoker stalls
   stoker stalls s-12 --json`,
 		Args:              cobra.MaximumNArgs(1),
@@ -113,6 +117,9 @@ func (a *app) writeSessionStalls(s *api.SessionStalls) error {
 	if err := table(a.out, causeRows(s.Stall, a.screen)); err != nil {
 		return err
 	}
+	if s.Foresight != nil {
+		fmt.Fprintf(a.out, "  read ahead: %s\n", foreseen(s.Foresight))
+	}
 	if len(s.Worst) == 0 {
 		return nil
 	}
@@ -122,6 +129,24 @@ func (a *app) writeSessionStalls(s *api.SessionStalls) error {
 	}
 	fmt.Fprintf(a.out, "  the %s:\n", which)
 	return table(a.out, worstRows(s.Worst))
+}
+
+// foreseen says in a line how well a session was foreseen.
+func foreseen(f *api.Foresight) string {
+	if f.Samples == 0 || f.BroughtBytes == 0 {
+		return "nothing, as nothing had to be"
+	}
+	samples := float64(f.Samples)
+	wasted := min(1, float64(f.WastedBytes)/float64(f.BroughtBytes))
+	line := fmt.Sprintf("foreseen %s of %s samples, on time %s, late %s; brought %s, wasted %s", share(float64(f.OnTime+f.Late)/samples),
+		grouped(f.Samples), share(float64(f.OnTime)/samples), share(float64(f.Late)/samples), humanBytes(f.BroughtBytes), share(wasted))
+	if f.WindowSamples > 0 {
+		line += fmt.Sprintf("; window %s samples", grouped(f.WindowSamples))
+	}
+	if f.Failed > 0 {
+		line += fmt.Sprintf("; %s failed", counted(f.Failed, "read", "reads"))
+	}
+	return line
 }
 
 // causeRows draws each cause as its part of the whole wait.

@@ -179,9 +179,14 @@ func nodeOptions(cfg config.Config, log *slog.Logger) loader.Options {
 		Session: loader.SessionOptions{
 			Readers: cfg.Session.Readers, Slots: cfg.Session.Slots,
 			RingBytesMax: int64(cfg.Session.RingBytesMax), RingBytesTotal: int64(cfg.Session.RingBytesTotal),
-			BatchBytesMax: int64(cfg.Session.BatchBytesMax), SessionsMax: cfg.Session.SessionsMax,
-			SessionsPerPeer: cfg.Session.SessionsPerClientMax,
+			OrderTableBytes: int64(cfg.Session.OrderTableBytes), BatchBytesMax: int64(cfg.Session.BatchBytesMax),
+			SessionsMax: cfg.Session.SessionsMax, SessionsPerPeer: cfg.Session.SessionsPerClientMax,
 		},
+		Prefetch: loader.PrefetchOptions{
+			Off: !cfg.Prefetch.Enabled, WindowBytes: int64(cfg.Prefetch.WindowBytes), Workers: cfg.Prefetch.Workers,
+			Epsilon: cfg.Prefetch.Epsilon, HedgeShare: cfg.Prefetch.HedgeShare,
+		},
+		Hints:  loader.HintOptions{Max: cfg.Prefetch.HintsMax, BytesMax: int64(cfg.Prefetch.HintsBytesMax), IndicesMax: int64(cfg.Prefetch.IndicesMax)},
 		Object: object.Options{OpenFiles: cfg.IO.OpenFiles, ColdReads: cfg.IO.ColdReads},
 	}
 }

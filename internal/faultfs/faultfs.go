@@ -25,6 +25,8 @@ type System interface {
 	Pread(fd int, p []byte, off int64) (n int, errno syscall.Errno)
 	Preadv2(fd int, p []byte, off int64, flags int) (n int, errno syscall.Errno)
 	Getdents(fd int, p []byte) (n int, errno syscall.Errno)
+	Fadvise(fd int, off, n int64, advice int) syscall.Errno
+	Cachestat(fd int, asked *unix.CachestatRange, pages *unix.Cachestat_t) syscall.Errno
 	Close(fd int) syscall.Errno
 }
 
@@ -33,18 +35,22 @@ type Op string
 
 // The calls that faults may hit.
 const (
-	Openat2  Op = "openat2"
-	Openat   Op = "openat"
-	Fstat    Op = "fstat"
-	Fstatat  Op = "fstatat"
-	Pread    Op = "pread"
-	Preadv2  Op = "preadv2"
-	Getdents Op = "getdents"
-	Close    Op = "close"
+	Openat2   Op = "openat2"
+	Openat    Op = "openat"
+	Fstat     Op = "fstat"
+	Fstatat   Op = "fstatat"
+	Pread     Op = "pread"
+	Preadv2   Op = "preadv2"
+	Getdents  Op = "getdents"
+	Fadvise   Op = "fadvise"
+	Cachestat Op = "cachestat"
+	Close     Op = "close"
 )
 
 // Ops lists every Op.
-func Ops() []Op { return []Op{Openat2, Openat, Fstat, Fstatat, Pread, Preadv2, Getdents, Close} }
+func Ops() []Op {
+	return []Op{Openat2, Openat, Fstat, Fstatat, Pread, Preadv2, Getdents, Fadvise, Cachestat, Close}
+}
 
 // Fault says which calls to disturb and how. The zero value of a field asks for
 // nothing; effects combine in the order Hook, Latency, then Errno or the call
@@ -61,6 +67,8 @@ type Fault struct {
 	Errno   syscall.Errno      // answer this instead of calling (Close closes all the same)
 	Short   int                // reads: at most so many bytes; negative: none, as at the file's end
 	Stat    func(*unix.Stat_t) // stats: change the answer, as of a replaced file
+
+	Pages func(*unix.Cachestat_t) // cachestat: change the answer, as of memory that was short
 }
 
 // Injection is a Fault at work.
@@ -142,6 +150,7 @@ type effect struct {
 	errno   syscall.Errno
 	short   int
 	stats   []func(*unix.Stat_t)
+	pages   []func(*unix.Cachestat_t)
 }
 
 // before collects the faults of one call, runs their hooks and sleeps.
@@ -192,6 +201,9 @@ func (e *effect) add(fault *Fault) {
 	}
 	if fault.Stat != nil {
 		e.stats = append(e.stats, fault.Stat)
+	}
+	if fault.Pages != nil {
+		e.pages = append(e.pages, fault.Pages)
 	}
 }
 

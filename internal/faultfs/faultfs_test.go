@@ -24,7 +24,12 @@ func (*zeroes) Fstatat(int, []byte, *unix.Stat_t, int) syscall.Errno {
 func (*zeroes) Pread(_ int, p []byte, _ int64) (int, syscall.Errno)          { return len(p), 0 }
 func (*zeroes) Preadv2(_ int, p []byte, _ int64, _ int) (int, syscall.Errno) { return len(p), 0 }
 func (*zeroes) Getdents(int, []byte) (int, syscall.Errno)                    { return 0, 0 }
-func (*zeroes) Close(int) syscall.Errno                                      { return 0 }
+func (*zeroes) Fadvise(int, int64, int64, int) syscall.Errno                 { return 0 }
+func (*zeroes) Cachestat(_ int, _ *unix.CachestatRange, p *unix.Cachestat_t) syscall.Errno {
+	*p = unix.Cachestat_t{Cache: 1}
+	return 0
+}
+func (*zeroes) Close(int) syscall.Errno { return 0 }
 
 func TestFaultHitsTheCallsThatItNames(t *testing.T) {
 	fs := faultfs.New(&zeroes{})
@@ -64,6 +69,26 @@ func TestShortReadsAndStatsAreChanged(t *testing.T) {
 	var stat unix.Stat_t
 	if fs.Fstat(9, &stat); stat.Ino != 7 {
 		t.Errorf("inode %d, want 7", stat.Ino)
+	}
+	fs.AssertFired(t)
+}
+
+func TestAnswersOfThePageCacheAreChanged(t *testing.T) {
+	fs := faultfs.New(&zeroes{})
+	fs.Inject(faultfs.Fault{Op: faultfs.Fadvise, Errno: unix.EIO})
+	fs.Inject(faultfs.Fault{Op: faultfs.Cachestat, Nth: 2, Pages: func(p *unix.Cachestat_t) { p.Cache = 0 }})
+	fs.Inject(faultfs.Fault{Op: faultfs.Cachestat, Nth: 3, Errno: unix.ENOSYS})
+	if errno := fs.Fadvise(9, 0, 1, unix.FADV_WILLNEED); errno != unix.EIO {
+		t.Errorf("fadvise gave %v, want EIO", errno)
+	}
+	for nth, want := range []uint64{1, 0} {
+		var pages unix.Cachestat_t
+		if errno := fs.Cachestat(9, new(unix.CachestatRange), &pages); errno != 0 || pages.Cache != want {
+			t.Errorf("call %d: %d pages, %v, want %d", nth+1, pages.Cache, errno, want)
+		}
+	}
+	if errno := fs.Cachestat(9, new(unix.CachestatRange), new(unix.Cachestat_t)); errno != unix.ENOSYS {
+		t.Errorf("cachestat gave %v, want ENOSYS", errno)
 	}
 	fs.AssertFired(t)
 }

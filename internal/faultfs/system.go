@@ -83,6 +83,27 @@ func (f *FS) Getdents(fd int, p []byte) (int, syscall.Errno) {
 	return f.inner.Getdents(fd, p)
 }
 
+// Fadvise implements System.
+func (f *FS) Fadvise(fd int, off, n int64, advice int) syscall.Errno {
+	if e := f.before(Fadvise, f.nameOf(fd)); e.errno != 0 {
+		return e.errno
+	}
+	return f.inner.Fadvise(fd, off, n, advice)
+}
+
+// Cachestat implements System.
+func (f *FS) Cachestat(fd int, asked *unix.CachestatRange, pages *unix.Cachestat_t) syscall.Errno {
+	e := f.before(Cachestat, f.nameOf(fd))
+	if e.errno != 0 {
+		return e.errno
+	}
+	errno := f.inner.Cachestat(fd, asked, pages)
+	for _, change := range e.pages {
+		change(pages)
+	}
+	return errno
+}
+
 // Close implements System. The descriptor is closed whatever the answer, as the
 // kernel does. The name is forgotten first: the number may be given out again as
 // soon as it is closed.

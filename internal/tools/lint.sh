@@ -6,7 +6,7 @@ export GOFLAGS=-pgo=off # what is looked at does not depend on it, and takes hal
 cd "$(dirname "$0")/../.."
 
 go_folders=(cmd loader cufile backend prefetch shm bench internal)
-python_folders=(python bench internal/tools docs/examples loader/dataset/tar/testdata)
+python_folders=(python bench internal/tools docs/examples loader/dataset/tar/testdata loader/order/testdata)
 bin=$PWD/.venv/bin
 complained=()
 

@@ -52,6 +52,8 @@ type Node interface {
 	Stalls() []SessionStalls
 	// Stats is a consistent snapshot of the node's counters since its start.
 	Stats() Stats
+
+	Hinter
 }
 
 // Version says which daemon answers.
@@ -112,7 +114,7 @@ type Session struct {
 	Client          Client    `json:"client"`
 	StartedAt       time.Time `json:"started_at"`
 	Transport       string    `json:"transport"` // "ring", "socket"
-	Order           string    `json:"order"`     // "global", "windowed", "sequential"
+	Order           string    `json:"order"`     // "global", "windowed", "sequential", "torch", "numpy"
 	Seed            uint64    `json:"seed"`
 	Rank            int       `json:"rank"`
 	WorldSize       int       `json:"world_size"`
@@ -142,7 +144,8 @@ type SessionStalls struct {
 	WallSeconds float64     `json:"wall_seconds"`       // from its start to its end, or to now
 	Share       float64     `json:"share"`              // of WallSeconds that the trainer waited, 0 to 1
 	Stall       Stall       `json:"stall"`
-	Worst       []SlowBatch `json:"worst"` // at most WorstKept, longest wait first
+	Foresight   *Foresight  `json:"foresight,omitempty"` // nil: nothing is read ahead for it
+	Worst       []SlowBatch `json:"worst"`               // at most WorstKept, longest wait first
 }
 
 // SlowBatch is one batch that the trainer waited for.
@@ -227,6 +230,8 @@ type Stats struct {
 	ScanSamples    int64            // samples that scans have found
 	Errors         map[string]int64 // code -> errors sent to clients of the session socket
 	Refused        int64            // connections and requests of the session socket refused for limits or rights
+	Hints          HintStats
+	Foresight      Foresight // of all sessions; WindowSamples is a level
 }
 
 // Formats are the label values of stoker_datasets_by_format; a node's other

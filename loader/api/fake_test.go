@@ -34,7 +34,8 @@ type fakeNode struct {
 	hold     chan struct{} // if set, RemoveDataset waits for it or its ctx
 	entered  chan struct{} // if set, RemoveDataset says that it was entered
 	panicked bool          // whether Version panics
-	failing  error         // what RemoveDataset returns
+	failing  error         // what RemoveDataset and AddHint return
+	hinted   []HintRequest // what AddHint was given
 }
 
 // plenty is a rate that tests which do not look at it never reach.
@@ -133,7 +134,8 @@ func (n *fakeNode) Stalls() []SessionStalls {
 	return []SessionStalls{
 		{ID: "s-1", Dataset: "pets", Client: Client{PID: 7, UID: 1000}, StartedAt: started, WallSeconds: 90, Worst: []SlowBatch{}},
 		{ID: "s-0", Dataset: "pets", JobID: "j-9", Client: Client{PID: 6, UID: 1000, Name: "stoker-python/0.1.0"}, StartedAt: started, EndedAt: &ended,
-			WallSeconds: 60, Share: 0.01, Stall: Stall{TotalSeconds: 0.6, DiskSeconds: 0.5}, Worst: []SlowBatch{worst}},
+			WallSeconds: 60, Share: 0.01, Stall: Stall{TotalSeconds: 0.6, DiskSeconds: 0.5}, Worst: []SlowBatch{worst},
+			Foresight: &Foresight{Fetches: 3, BroughtBytes: 300, Samples: 5, OnTime: 3, Late: 1, Unforeseen: 1}},
 	}
 }
 
@@ -146,6 +148,9 @@ func (n *fakeNode) Stats() Stats {
 		Datasets: map[string]int64{DatasetReady: 1, DatasetDetached: 1},
 		Formats:  map[string]int64{"raw": 1, "tokens": 1}, ScansRunning: 1, ScanBytes: 4096, ScanSamples: 12,
 		Errors: map[string]int64{"not_found": 4}, Refused: 6,
+		Hints: HintStats{Open: 2, Added: 9, Ended: map[string]int64{"lease": 4, "deleted": 3}, FetchedBytes: 8192, UnreadBytes: 4096},
+		Foresight: Foresight{WindowSamples: 96, Fetches: 70, Failed: 1, BroughtBytes: 6000, FoundBytes: 500, WastedBytes: 300, Samples: 80, OnTime: 60,
+			Late: 15, Unforeseen: 5, MissedReads: 7, EarlySeconds: 2.5, LateSeconds: 0.25},
 	}
 }
 
@@ -244,6 +249,7 @@ func (s *served) do(t *testing.T, method, path string, headers ...string) (int, 
 		}
 		request.Header.Set(headers[i], headers[i+1])
 	}
+	addBody(request, path)
 	response, err := s.client.Do(request)
 	if err != nil {
 		t.Fatalf("%s %s: %v", method, path, err)

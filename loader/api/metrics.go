@@ -56,7 +56,7 @@ func newNodeCollector(node Node) *nodeCollector {
 		node: node,
 		build: prometheus.NewDesc("stoker_build_info", "Which stokerd this is; always 1.",
 			[]string{"version", "revision", "go_version"}, nil),
-		metrics: slices.Concat(trafficMetrics(), sessionMetrics(), datasetMetrics()),
+		metrics: slices.Concat(trafficMetrics(), sessionMetrics(), datasetMetrics(), hintMetrics(), foresightMetrics()),
 	}
 }
 

@@ -75,7 +75,38 @@ func advised() map[string]advice {
 			query:  `sum by (door) (rate(stoker_api_requests_total{status="429"}[5m]))`,
 			labels: map[string]string{"door": "`api`, `admin`, `tcp`", "status": "HTTP status"},
 		},
-		"stoker_process_pss_bytes": {text: "Unlike `process_resident_memory_bytes` it counts pages that are shared with trainers once over all processes."},
+		"stoker_hints":             {unit: "hints", text: "Announced ahead by `stoker hint`, `stoker.hint` and `stoker.prefetching`, and not over yet."},
+		"stoker_hints_added_total": {unit: "hints", query: `rate(stoker_hints_added_total[5m])`},
+		"stoker_hints_ended_total": {
+			unit: "hints",
+			text: "`deleted`: its client said so. `lease`: it was not renewed. `client`: the client's connection or process ended. `dataset`: the dataset was removed. `shutdown`: the daemon stopped. " +
+				"Many of `lease` are clients that forget their hints.",
+		},
+		"stoker_hint_fetched_bytes_total": {text: "At most `prefetch.hints_bytes_max` for each client at a time."},
+		"stoker_hint_unread_bytes_total": {
+			text:  "A high share means that clients announce what they do not read, or read it past Stoker, which the daemon does not see.",
+			query: `rate(stoker_hint_unread_bytes_total[1h]) / rate(stoker_hint_fetched_bytes_total[1h])`,
+		},
+		"stoker_prefetch_samples_total": {
+			text: "Only where something is worth reading ahead: while all is in the page cache nothing is counted. Much `late`: the disk is slower than the trainers need, or other work keeps it busy. " +
+				"Much `unforeseen`: `prefetch.window_bytes` is too small for what trainers read in the time that the disk takes.",
+			query: `sum by (outcome) (rate(stoker_prefetch_samples_total[5m]))`,
+		},
+		"stoker_prefetch_bytes_total": {text: "Much `found` for long means that most of a dataset is cached, but not all.", query: `sum by (outcome) (rate(stoker_prefetch_bytes_total[5m]))`},
+		"stoker_prefetch_wasted_bytes_total": {
+			text:  "Sessions that seek or end often, or windows that are larger than they need to be (`prefetch.epsilon`).",
+			query: `rate(stoker_prefetch_wasted_bytes_total[1h]) / rate(stoker_prefetch_bytes_total{outcome="brought"}[1h])`,
+		},
+		"stoker_prefetch_fetches_total":      {unit: "reads", query: `rate(stoker_prefetch_fetches_total[5m])`},
+		"stoker_prefetch_failures_total":     {unit: "reads", text: "Files that are gone or have changed, or a disk that fails; the daemon's log says so when a session comes to them.", query: `increase(stoker_prefetch_failures_total[10m]) > 0`},
+		"stoker_prefetch_missed_reads_total": {unit: "samples", text: "What foresight did not prevent.", query: `rate(stoker_prefetch_missed_reads_total[5m])`},
+		"stoker_prefetch_early_seconds_total": {
+			text:  "By sample: how long what is read ahead waits for its use. It takes page cache for so long.",
+			query: `rate(stoker_prefetch_early_seconds_total[5m]) / rate(stoker_prefetch_samples_total{outcome="on_time"}[5m])`,
+		},
+		"stoker_prefetch_late_seconds_total": {query: `rate(stoker_prefetch_late_seconds_total[5m]) / rate(stoker_prefetch_samples_total{outcome="late"}[5m])`},
+		"stoker_prefetch_window_samples":     {text: "Zero where all that is read is in the page cache."},
+		"stoker_process_pss_bytes":           {text: "Unlike `process_resident_memory_bytes` it counts pages that are shared with trainers once over all processes."},
 	}
 }
 

@@ -90,7 +90,8 @@ func TestLimitsAreDescribedAsTheyAre(t *testing.T) {
 		fmt.Sprintf("(%d unless configured)", RequestsPerSecond),
 		fmt.Sprintf("%d requests are worked on at a time, and %d of the three", requestsMax, watchesMax),
 		fmt.Sprintf("; %d connections", connsMax),
-		fmt.Sprintf("%d KiB for request line and headers, %d KiB of it for path and query; %d KiB for a body", headerBytesMax>>10, uriBytesMax>>10, bodyBytesMax>>10),
+		fmt.Sprintf("%d KiB for request line and headers, %d KiB of it for path and query; %d KiB for a body, %d MiB for that of a hint",
+			headerBytesMax>>10, uriBytesMax>>10, bodyBytesMax>>10, hintBytesMax>>20),
 		fmt.Sprintf("%.0f seconds to arrive, an answer %.0f to be taken", readTimeout.Seconds(), writeTimeout.Seconds()),
 		fmt.Sprintf("closed after %.0f minutes", idleTimeout.Minutes()),
 	} {
@@ -143,8 +144,8 @@ func TestRoutesAndDescriptionAgree(t *testing.T) {
 		if !slices.Equal(parameters, segments) {
 			t.Errorf("%s: described parameters %q", name, parameters)
 		}
-		if operation.RequestBody != nil {
-			t.Errorf("%s: a body is described, and refused", name)
+		if (operation.RequestBody != nil) != r.body {
+			t.Errorf("%s: a body is described: %v, taken: %v", name, operation.RequestBody != nil, r.body)
 		}
 	}
 	for name := range described {
@@ -158,7 +159,13 @@ func answerTypes() map[string]any {
 		"getHealth": status{}, "getReadiness": status{}, "getVersion": Version{}, "getMetrics": nil, "getDescription": nil,
 		"listDatasets": datasetList{}, "getDataset": Dataset{}, "removeDataset": nil,
 		"listSessions": sessionList{}, "getSession": Session{}, "listStalls": stallList{},
+		"listHints": hintList{}, "addHint": Hint{}, "getHint": Hint{}, "renewHint": Hint{}, "endHint": nil,
 	}
+}
+
+// bodyTypes are the Go types of requests' bodies, by operation.
+func bodyTypes() map[string]any {
+	return map[string]any{"addHint": HintRequest{}, "renewHint": HintRenewal{}}
 }
 
 func TestTypesAndSchemasAgree(t *testing.T) {
@@ -167,6 +174,9 @@ func TestTypesAndSchemasAgree(t *testing.T) {
 		example, ok := answerTypes()[operation.OperationID]
 		if !ok {
 			t.Errorf("%s: give answerTypes the type of its answer", name)
+		}
+		if body := operation.RequestBody; body != nil {
+			wantSchema(t, name+" body", body.Value.Content["application/json"].Schema, reflect.TypeOf(bodyTypes()[operation.OperationID]), seen)
 		}
 		for status, response := range operation.Responses.Map() {
 			for kind, media := range response.Value.Content {
@@ -214,6 +224,8 @@ func wantSchema(t *testing.T, where string, schema *openapi3.SchemaRef, of refle
 	case of.Kind() == reflect.Map:
 		is("object", "")
 		wantSchema(t, where+"{}", value.AdditionalProperties.Schema, of.Elem(), seen)
+	case of.Kind() == reflect.Bool:
+		is("boolean", "")
 	case of.Kind() == reflect.Float64:
 		is("number", "double")
 	case of.Kind() == reflect.Uint64 || of.Kind() == reflect.Uint32:

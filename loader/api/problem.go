@@ -160,7 +160,8 @@ func answerUnreadable(ctx *fasthttp.RequestCtx, err error) {
 		problem = newProblem(CodeTooLarge, fmt.Sprintf("the request's headers exceed %d bytes", headerBytesMax), "", "send fewer or shorter headers")
 		problem.Status = http.StatusRequestHeaderFieldsTooLarge
 	case errors.Is(err, fasthttp.ErrBodyTooLarge):
-		problem = newProblem(CodeTooLarge, fmt.Sprintf("the request's body exceeds %d bytes", bodyBytesMax), "", "no request of this API needs one")
+		problem = newProblem(CodeTooLarge, fmt.Sprintf("the request's body exceeds %d bytes, or %d of a hint", bodyBytesMax, hintBytesMax), "",
+			"send a long list of indices over the session socket, as Python's stoker.hint does; no other request needs more")
 	case errors.As(err, &timeout) && timeout.Timeout():
 		problem = newProblem(CodeTimeout, fmt.Sprintf("the request did not arrive within %s", readTimeout), "", "send it whole")
 	}

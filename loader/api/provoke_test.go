@@ -27,13 +27,13 @@ type provocation struct {
 
 // path fills a pattern's argument in.
 func path(pattern, name, id string) string {
-	return strings.NewReplacer("{name}", name, "{id}", id).Replace(pattern)
+	return strings.NewReplacer("{name}", name, "{id}", id, "{hint}", strings.Replace(id, "s-", "h-", 1)).Replace(pattern)
 }
 
 // asking asks for a path with these arguments and whatever follows it.
 func asking(name, id, rest string, headers ...string) func(*testing.T, *served, string, string) (int, http.Header, string) {
 	return func(t *testing.T, s *served, method, pattern string) (int, http.Header, string) {
-		return s.do(t, method, path(pattern, name, id)+rest, headers...)
+		return s.do(t, method, path(pattern, name, id)+rest, append(headers, hintedDataset, name)...)
 	}
 }
 
@@ -98,6 +98,7 @@ func provocations() map[string]provocation {
 	all, asked := everything(), asking("pets", "s-1", "")
 	return map[string]provocation{
 		"200": {all, nil, asked},
+		"201": {all, nil, asked},
 		"204": {all, nil, asked},
 		"400": {all, nil, asking("pets", "s-1", "?verbose=1")},
 		"401": {access{change: true, token: config.NewSecret("t0ken")}, nil, asked},
@@ -105,7 +106,7 @@ func provocations() map[string]provocation {
 		"404": {all, nil, asking("none", "s-99", "")},
 		"408": {all, nil, tooLate},
 		"409": {all, nil, asking("text", "s-1", "")},
-		"413": {all, nil, sending("Content-Length: 999999\r\n\r\n")},
+		"413": {all, nil, sending("Content-Length: 99999999\r\n\r\n")},
 		"414": {all, nil, asking("pets", "s-1", "?"+strings.Repeat("x", uriBytesMax))},
 		"429": {all, exhaust, asked},
 		"431": {all, nil, sending("X: " + strings.Repeat("x", headerBytesMax) + "\r\n\r\n")},

@@ -166,6 +166,7 @@ type operation struct {
 	Method, Path, Curl string
 	About              *ordered
 	Parameters         []*ordered
+	Body               *ordered   // nil: none
 	Answers            []answered // but the common ones
 }
 
@@ -237,6 +238,10 @@ func (r *reference) operation(method field, path string, common map[string]bool)
 		filled = strings.ReplaceAll(filled, "{"+found.At("name").Text()+"}", found.At("example").Text())
 	}
 	o.Curl = "curl " + verb + "--unix-socket $XDG_RUNTIME_DIR/stoker/api.sock http://localhost" + filled
+	if body := method.Value.At("requestBody"); len(body.keys) > 0 {
+		o.Body = body.At("content", "application/json")
+		o.Curl += " -d '" + string(o.Body.At("example").raw) + "'"
+	}
 	for _, answer := range method.Value.At("responses").Fields() {
 		place := answer.Value.At("$ref").Text()
 		if common[place] {

@@ -37,22 +37,28 @@ type route struct {
 	method, pattern string
 	serve           func(h *handler, ctx *fasthttp.RequestCtx, argument string) error
 	watch           bool // asked by those who watch the daemon: has bounds of its own
+	body            bool // takes a body
 }
 
 // routes is the whole API, except /debug/pprof.
 func routes() []route {
 	return []route{
-		{http.MethodGet, "/healthz", (*handler).health, true},
-		{http.MethodGet, "/readyz", (*handler).ready, true},
-		{http.MethodGet, "/metrics", (*handler).metrics, true},
-		{http.MethodGet, "/v1/version", (*handler).version, false},
-		{http.MethodGet, "/v1/openapi.json", (*handler).description, false},
-		{http.MethodGet, "/v1/datasets", (*handler).datasets, false},
-		{http.MethodGet, "/v1/datasets/{name}", (*handler).dataset, false},
-		{http.MethodDelete, "/v1/datasets/{name}", (*handler).removeDataset, false},
-		{http.MethodGet, "/v1/sessions", (*handler).sessions, false},
-		{http.MethodGet, "/v1/sessions/{id}", (*handler).session, false},
-		{http.MethodGet, "/v1/stalls", (*handler).stalls, false},
+		{method: http.MethodGet, pattern: "/healthz", serve: (*handler).health, watch: true},
+		{method: http.MethodGet, pattern: "/readyz", serve: (*handler).ready, watch: true},
+		{method: http.MethodGet, pattern: "/metrics", serve: (*handler).metrics, watch: true},
+		{method: http.MethodGet, pattern: "/v1/version", serve: (*handler).version},
+		{method: http.MethodGet, pattern: "/v1/openapi.json", serve: (*handler).description},
+		{method: http.MethodGet, pattern: "/v1/datasets", serve: (*handler).datasets},
+		{method: http.MethodGet, pattern: "/v1/datasets/{name}", serve: (*handler).dataset},
+		{method: http.MethodDelete, pattern: "/v1/datasets/{name}", serve: (*handler).removeDataset},
+		{method: http.MethodGet, pattern: "/v1/sessions", serve: (*handler).sessions},
+		{method: http.MethodGet, pattern: "/v1/sessions/{id}", serve: (*handler).session},
+		{method: http.MethodGet, pattern: "/v1/stalls", serve: (*handler).stalls},
+		{method: http.MethodGet, pattern: "/v1/hints", serve: (*handler).hints},
+		{method: http.MethodPost, pattern: "/v1/hints", serve: (*handler).addHint, body: true},
+		{method: http.MethodGet, pattern: "/v1/hints/{hint}", serve: (*handler).hint},
+		{method: http.MethodPut, pattern: "/v1/hints/{hint}", serve: (*handler).renewHint, body: true},
+		{method: http.MethodDelete, pattern: "/v1/hints/{hint}", serve: (*handler).endHint},
 	}
 }
 
@@ -77,11 +83,10 @@ func newHandler(ctx context.Context, node Node, logger *slog.Logger) *handler {
 // serve is a door's way through the handler: rights, bounds, then the route.
 func (h *handler) serve(d *door) fasthttp.RequestHandler {
 	places := map[bool]chan struct{}{false: make(chan struct{}, requestsMax), true: make(chan struct{}, watchesMax)}
-	wanted := sha256.Sum256([]byte(d.access.token.Reveal()))
 	return func(ctx *fasthttp.RequestCtx) {
 		defer h.finish(d, ctx)
 		setCommonHeaders(ctx)
-		if refusal := d.access.refuse(ctx, wanted); refusal != nil {
+		if refusal := d.access.refuse(ctx, d.wanted); refusal != nil {
 			answerProblem(ctx, *refusal)
 			ctx.SetConnectionClose()
 			return
@@ -133,7 +138,7 @@ func (a access) refuse(ctx *fasthttp.RequestCtx, wanted [sha256.Size]byte) *Erro
 			return &problem
 		}
 	}
-	if !a.token.IsEmpty() && !bearsToken(ctx, wanted) {
+	if !a.token.IsEmpty() && !bearsToken(&ctx.Request.Header, wanted) {
 		ctx.Response.Header.Set("WWW-Authenticate", `Bearer realm="stoker"`)
 		problem := newProblem(CodeUnauthorized, "the request bears no valid token", "", "send Authorization: Bearer TOKEN, with the token in the daemon's api.token_file")
 		return &problem
@@ -146,8 +151,8 @@ func (a access) refuse(ctx *fasthttp.RequestCtx, wanted [sha256.Size]byte) *Erro
 }
 
 // bearsToken compares in a time that tells nothing of the token.
-func bearsToken(ctx *fasthttp.RequestCtx, wanted [sha256.Size]byte) bool {
-	scheme, token, _ := strings.Cut(string(ctx.Request.Header.Peek("Authorization")), " ")
+func bearsToken(header *fasthttp.RequestHeader, wanted [sha256.Size]byte) bool {
+	scheme, token, _ := strings.Cut(string(header.Peek("Authorization")), " ")
 	given := sha256.Sum256([]byte(strings.TrimSpace(token)))
 	return subtle.ConstantTimeCompare(given[:], wanted[:]) == 1 && strings.EqualFold(scheme, "Bearer")
 }
@@ -230,7 +235,7 @@ func (a access) refuseRequest(ctx *fasthttp.RequestCtx, t target) error {
 		problem = newProblem(CodePermission, "without a token, TCP only reads", where, "use api.sock, or set api.token_file and send its token")
 	case len(query) > 0:
 		problem = newProblem(CodeInvalid, "this path takes no query parameters", "?"+clipped(query), "leave the query out")
-	case len(ctx.PostBody()) > 0:
+	case len(ctx.PostBody()) > 0 && !t.body:
 		problem = newProblem(CodeInvalid, "this request takes no body", where, "leave the body out")
 	default:
 		return nil
@@ -268,6 +273,9 @@ func (h *handler) answerError(ctx *fasthttp.RequestCtx, err error, path string) 
 		h.logger.Error("request", "path", path, "error", err)
 	}
 	answerProblem(ctx, problem)
+	if problem.Code == CodeLimit {
+		ctx.Response.Header.Set("Retry-After", retryAfter(time.Second))
+	}
 }
 
 func answerUnrouted(ctx *fasthttp.RequestCtx, path string, allowed []string) {

@@ -3,6 +3,7 @@ package api
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -16,7 +17,7 @@ import (
 	"github.com/stokerio/stoker/loader/config"
 )
 
-// Limits of every door. Nothing that the API takes is large.
+// Limits of every door. Nothing that the API takes is large, but a hint's indices.
 const (
 	headerBytesMax = 16 << 10         // request line and headers together
 	uriBytesMax    = 8 << 10          // path and query
@@ -73,6 +74,7 @@ type Server struct {
 type door struct {
 	name    string // "api", "admin", "tcp": in logs and metrics
 	access  access
+	wanted  [sha256.Size]byte // of the token
 	limiter *limiter
 	gate    *gate
 	server  *fasthttp.Server
@@ -139,7 +141,7 @@ func (s *Server) add(ctx context.Context, name string, rules access, inner net.L
 }
 
 func newDoor(ctx context.Context, h *handler, name string, rules access, perSecond int, inner net.Listener) *door {
-	d := &door{name: name, access: rules, limiter: newLimiter(perSecond, time.Now), gate: newGate(ctx, inner)}
+	d := &door{name: name, access: rules, wanted: sha256.Sum256([]byte(rules.token.Reveal())), limiter: newLimiter(perSecond, time.Now), gate: newGate(ctx, inner)}
 	d.server = &fasthttp.Server{
 		Handler:                      h.serve(d),
 		ErrorHandler:                 answerUnreadable,
@@ -147,6 +149,7 @@ func newDoor(ctx context.Context, h *handler, name string, rules access, perSeco
 		Concurrency:                  2 * connsMax, // the gate keeps to connsMax, and says so in a problem
 		ReadBufferSize:               headerBytesMax,
 		MaxRequestBodySize:           bodyBytesMax,
+		HeaderReceived:               d.requestConfig,
 		ReadTimeout:                  readTimeout,
 		WriteTimeout:                 writeTimeout,
 		IdleTimeout:                  idleTimeout,
@@ -158,6 +161,11 @@ func newDoor(ctx context.Context, h *handler, name string, rules access, perSeco
 		Logger:                       quietLogger{h.logger.With("door", name)},
 	}
 	return d
+}
+
+// requestConfig bounds one request.
+func (d *door) requestConfig(header *fasthttp.RequestHeader) fasthttp.RequestConfig {
+	return fasthttp.RequestConfig{MaxRequestBodySize: d.bodyLimit(header)}
 }
 
 // serve starts the door's accept loop.

@@ -44,6 +44,9 @@ type Config struct {
 	// Reading files.
 	IO IO `yaml:"io"`
 
+	// Fetching what will be read before it is asked for.
+	Prefetch Prefetch `yaml:"prefetch"`
+
 	// The HTTP API. api.sock is always served, to the daemon's own user and root.
 	API API `yaml:"api"`
 
@@ -80,6 +83,11 @@ type Session struct {
 	// memory, whichever is less.
 	RingBytesTotal Bytes `yaml:"ring_bytes_total"`
 
+	// Tables of the orders "torch" and "numpy", of this node together, bytes: 4 a
+	// sample and epoch, for the epoch in use and the next, shared by sessions of
+	// equal seed. Other orders need none.
+	OrderTableBytes Bytes `yaml:"order_table_bytes"`
+
 	// Sessions open at one time.
 	SessionsMax int `yaml:"sessions_max"`
 
@@ -103,6 +111,39 @@ type IO struct {
 	// Files kept open between reads, per dataset. 0: 16384. All datasets together
 	// keep at most about three quarters of the process's limit on descriptors.
 	OpenFiles int `yaml:"open_files"`
+}
+
+// Prefetch configures fetching ahead.
+type Prefetch struct {
+	// Whether files that are not in the page cache are read ahead of the sessions
+	// that will need them, and for hints. It costs nothing where all is cached.
+	Enabled bool `yaml:"enabled"`
+
+	// What is read ahead for all sessions and hints together and not used yet,
+	// bytes: page cache, not memory of the daemon. They have equal parts of it.
+	WindowBytes Bytes `yaml:"window_bytes"`
+
+	// Files that are read ahead at one time, by all sessions together.
+	Workers int `yaml:"workers"`
+
+	// Share of its time that a session may wait for what was read ahead too late.
+	// A smaller one reads further ahead. 0.005 is half a percent.
+	Epsilon float64 `yaml:"epsilon"`
+
+	// Share of the reads ahead that may be made a second time when they are late.
+	// 0 for local disks; 0.01 may help where one of several servers answers late.
+	HedgeShare float64 `yaml:"hedge_share"`
+
+	// Hints (stoker hint, stoker.hint, POST /v1/hints) that one client may have at
+	// a time: a process on session.sock, a user on api.sock, an address on TCP. All
+	// clients together may have four times as many.
+	HintsMax int `yaml:"hints_max"`
+
+	// What may be fetched for the hints of one client, bytes.
+	HintsBytesMax Bytes `yaml:"hints_bytes_max"`
+
+	// Indices that the hints of one client may hold: 4 bytes of memory each.
+	IndicesMax int `yaml:"indices_max"`
 }
 
 // API configures the HTTP API beyond its Unix socket.
@@ -154,12 +195,14 @@ func Default() Config {
 		Log:             Log{Level: "info", Format: "text"},
 		Session: Session{
 			RingBytesMax:         256 * mebibyte,
+			OrderTableBytes:      2 * gibibyte,
 			SessionsMax:          64,
 			SessionsPerClientMax: 16,
 			BatchBytesMax:        gibibyte,
 			MessageRateMax:       10_000,
 		},
 		IO:        IO{ColdReads: 32},
+		Prefetch:  Prefetch{Enabled: true, WindowBytes: 256 * mebibyte, Workers: 32, Epsilon: 0.005, HintsMax: 64, HintsBytesMax: gibibyte, IndicesMax: 16 << 20},
 		API:       API{RequestsPerSecond: 200},
 		Admin:     Admin{Enabled: true},
 		Pyroscope: Pyroscope{ApplicationName: "stokerd"},

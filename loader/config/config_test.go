@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -209,6 +210,7 @@ func TestValidateReportsEveryConflictAtOnce(t *testing.T) {
 	cfg.Log = Log{Level: "loud", Format: "xml"}
 	cfg.Session = Session{Readers: 999, Slots: 2, RingBytesMax: 4 << 20, RingBytesTotal: 2 << 20, SessionsMax: 1, SessionsPerClientMax: 2}
 	cfg.IO = IO{ColdReads: 0, OpenFiles: -1}
+	cfg.Prefetch.WindowBytes, cfg.Prefetch.Workers, cfg.Prefetch.Epsilon, cfg.Prefetch.HedgeShare = 1, 0, math.NaN(), math.Inf(1)
 	cfg.API = API{Listen: "0.0.0.0:80"}
 	cfg.Pyroscope = Pyroscope{ServerAddress: "http://ada:hunter2@host", BasicAuthUser: "u"}
 	cfg.ShutdownTimeout = time.Hour
@@ -220,6 +222,7 @@ func TestValidateReportsEveryConflictAtOnce(t *testing.T) {
 	for _, field := range []string{
 		"runtime_dir", "data_dir", "log.level", "log.format", "session.readers", "session.slots", "session.ring_bytes_total",
 		"session.batch_bytes_max", "session.sessions_per_client_max", "session.message_rate_max", "io.cold_reads", "io.open_files",
+		"prefetch.window_bytes", "prefetch.workers", "prefetch.epsilon", "prefetch.hedge_share",
 		"api.listen", "api.requests_per_second", "pyroscope.server_address", "pyroscope.basic_auth_user", "pyroscope.application_name", "shutdown_timeout",
 	} {
 		if !strings.Contains(text, "\n  "+field+": ") {

@@ -60,6 +60,7 @@ func (c *Config) Validate() error {
 	c.Session.validate(&p)
 	p.within("io.cold_reads", int64(c.IO.ColdReads), 1, 4096)
 	p.within("io.open_files", int64(c.IO.OpenFiles), 0, 1<<20)
+	c.Prefetch.validate(&p)
 	c.API.validate(&p)
 	c.Pyroscope.validate(&p)
 	if c.ShutdownTimeout < 100*time.Millisecond || c.ShutdownTimeout > 10*time.Minute {
@@ -104,6 +105,7 @@ func (s Session) validate(p *problems) {
 	}
 	p.bytesWithin("session.ring_bytes_max", s.RingBytesMax, mebibyte, tebibyte)
 	p.bytesWithin("session.ring_bytes_total", s.RingBytesTotal, mebibyte, 64*tebibyte)
+	p.bytesWithin("session.order_table_bytes", s.OrderTableBytes, mebibyte, tebibyte)
 	p.bytesWithin("session.batch_bytes_max", s.BatchBytesMax, mebibyte, tebibyte)
 	p.within("session.sessions_max", int64(s.SessionsMax), 1, 4096)
 	p.within("session.sessions_per_client_max", int64(s.SessionsPerClientMax), 1, 4096)
@@ -116,6 +118,20 @@ func (s Session) validate(p *problems) {
 		p.add("session.sessions_per_client_max", "%d is more than sessions_max, %d: one client could not reach it",
 			s.SessionsPerClientMax, s.SessionsMax)
 	}
+}
+
+func (f Prefetch) validate(p *problems) {
+	p.bytesWithin("prefetch.window_bytes", f.WindowBytes, mebibyte, tebibyte)
+	p.within("prefetch.workers", int64(f.Workers), 1, 4096)
+	if !(f.Epsilon > 0 && f.Epsilon < 1) {
+		p.add("prefetch.epsilon", "%v is out of range: give more than 0 and less than 1, such as 0.005", f.Epsilon)
+	}
+	if !(f.HedgeShare >= 0 && f.HedgeShare <= 0.5) {
+		p.add("prefetch.hedge_share", "%v is out of range: give 0 to 0.5", f.HedgeShare)
+	}
+	p.within("prefetch.hints_max", int64(f.HintsMax), 1, 4096)
+	p.bytesWithin("prefetch.hints_bytes_max", f.HintsBytesMax, 1, tebibyte)
+	p.within("prefetch.indices_max", int64(f.IndicesMax), 1, 256<<20)
 }
 
 func (a API) validate(p *problems) {

@@ -8,7 +8,11 @@
 // All sizes and offsets that come out of files are hostile until checked.
 package dataset
 
-import "github.com/stokerio/stoker/backend"
+import (
+	"fmt"
+
+	"github.com/stokerio/stoker/backend"
+)
 
 // DType names an element type as numpy does.
 type DType string
@@ -107,6 +111,15 @@ type View interface {
 	// Errors are of backend's kinds; OutOfRange if a number is not in [0, Len).
 	Plan(p *Plan, samples []int64) error
 
+	// Objects is how many numbers Plan gives to objects: [0, Objects), one object each.
+	// They are the same for all Views of an index.
+	Objects() int64
+
+	// Object returns the object that Plan gives a number to. Its name borrows *scratch
+	// or the View, as Index.Record has it. It allocates nothing once *scratch has grown,
+	// unless the version has a Tag. Errors: OutOfRange, Corrupt, Unavailable.
+	Object(number int64, scratch *[]byte) (backend.Object, error)
+
 	// SampleBytes bounds the bytes read from files for one sample: the mean and
 	// the maximum over the dataset. Rings are sized by it.
 	SampleBytes() (mean, max int64)
@@ -130,6 +143,12 @@ type PartInfo struct {
 	Samples  int64  `json:"samples"`
 	Bytes    int64  `json:"bytes"`
 	MaxBytes int64  `json:"max_bytes"` // of the largest
+}
+
+// NoObject is the error for a number that no object of a View has.
+func NoObject(number, objects int64) error {
+	return &backend.Error{Kind: backend.OutOfRange, Op: "find", Object: fmt.Sprintf("object %d", number),
+		Detail: fmt.Sprintf("it is not in [0, %d)", objects), Remedy: "ask for one within the dataset"}
 }
 
 // Info describes an index for people and the API.

@@ -1,11 +1,15 @@
 // Package order says in which order an epoch visits the samples of a dataset, and
 // which rank reads which part of it.
 //
-// Nothing is stored. A keyed permutation computes the sample at any position, and
-// the position of any sample, in O(1) time and memory, so that resuming in the
-// middle of an epoch costs nothing and "when is sample x needed" has an answer.
-// Equal (Spec, epoch) give equal sequences on every machine and in every release
+// Of Stoker's own kinds nothing is stored. A keyed permutation computes the sample at
+// any position, and the position of any sample, in O(1) time and memory, so that
+// resuming in the middle of an epoch costs nothing and "when is sample x needed" has an
+// answer. Equal (Spec, epoch) give equal sequences on every machine and in every release
 // with the same Version.
+//
+// Torch's and numpy's orders are drawn, not computed: their epochs are tables, which
+// Tables makes and shares. They equal those of the libraries bit for bit; testdata holds
+// what the libraries give.
 //
 // The permutations spread samples well; they are no ciphers. Whoever knows part of
 // a sequence may work out its seed.
@@ -33,15 +37,24 @@ const (
 	Windowed Kind = "windowed"
 	// Sequential visits the samples by number, every epoch alike.
 	Sequential Kind = "sequential"
+	// Torch visits the samples as torch.randperm orders them on the CPU; see Seeding. Its
+	// epochs are tables.
+	Torch Kind = "torch"
+	// Numpy visits the samples as numpy's legacy shuffle and permutation order them; see
+	// Seeding. Its epochs are tables.
+	Numpy Kind = "numpy"
+	// Listed visits the samples of a List.
+	Listed Kind = "list"
 )
 
 // Spec describes an order. Its fields are all that a sequence depends on, besides
 // the epoch and Version.
 type Spec struct {
-	Kind    Kind   `json:"kind"`
-	Seed    uint64 `json:"seed"`             // ignored by sequential
-	Samples int64  `json:"samples"`          // at least 1
-	Window  int64  `json:"window,omitempty"` // samples a window, at least 1; only windowed looks at it
+	Kind    Kind    `json:"kind"`
+	Seed    uint64  `json:"seed"`              // ignored by sequential; of torch's, the lower 32 bits count, as in torch
+	Samples int64   `json:"samples"`           // at least 1
+	Window  int64   `json:"window,omitempty"`  // samples a window, at least 1; only windowed looks at it
+	Seeding Seeding `json:"seeding,omitempty"` // only torch and numpy look at it
 }
 
 // Order gives the permutation of each epoch. Orders are immutable and safe for
@@ -53,24 +66,39 @@ type Order interface {
 	Epoch(epoch int64) Permutation
 }
 
-// New checks spec and returns its order.
+// New checks spec and returns its order, which is one of those that are computed.
 func New(spec Spec) (Order, error) {
-	if spec.Samples < 1 {
-		return nil, fmt.Errorf("order of %d samples: need at least 1", spec.Samples)
+	if err := spec.Validate(); err != nil {
+		return nil, err
 	}
-	switch spec.Kind {
-	case Global, Sequential:
+	if spec.Kind.Tabled() {
+		return nil, fmt.Errorf("order %q is drawn, not computed: use Tables", spec.Kind)
+	}
+	if spec.Kind != Windowed {
 		spec.Window = 0
-	case Windowed:
-		if spec.Window < 1 {
-			return nil, fmt.Errorf("windowed order: window of %d samples: need at least 1 (the default is %d)",
-				spec.Window, int64(DefaultWindow))
-		}
-		spec.Window = min(spec.Window, spec.Samples)
-	default:
-		return nil, fmt.Errorf("order %q is not known: use %q, %q or %q", spec.Kind, Global, Windowed, Sequential)
 	}
+	spec.Window = min(spec.Window, spec.Samples)
 	return computed{spec}, nil
+}
+
+// Validate reports what makes the spec unusable.
+func (s Spec) Validate() error {
+	if s.Samples < 1 {
+		return fmt.Errorf("order of %d samples: need at least 1", s.Samples)
+	}
+	switch s.Kind {
+	case Global, Sequential:
+		return nil
+	case Torch, Numpy:
+		return s.validateTabled()
+	case Windowed:
+		if s.Window < 1 {
+			return fmt.Errorf("windowed order: window of %d samples: need at least 1 (the default is %d)",
+				s.Window, int64(DefaultWindow))
+		}
+		return nil
+	}
+	return fmt.Errorf("order %q is not known: use %q, %q, %q, %q or %q", s.Kind, Global, Windowed, Sequential, Torch, Numpy)
 }
 
 // computed is the Order of a valid Spec.

@@ -3,7 +3,8 @@ package order
 import "fmt"
 
 // Permutation is one epoch's order: a bijection between positions and samples, both
-// in [0, Len). It is a value of fixed size that may be copied and used in parallel.
+// in [0, Len); a List's only, which may repeat samples and leave some out, is none. It is
+// a value of fixed size that may be copied and used in parallel.
 type Permutation struct {
 	kind    Kind
 	samples int64
@@ -15,6 +16,8 @@ type Permutation struct {
 	inner     uint64 // key from which each window's own key is made
 	short     int64  // samples of the last window if it is short, else 0
 	shortSlot int64  // place of the short window in this epoch's order of windows
+
+	table *table // of the kinds that have one, else nil
 }
 
 // setWindows prepares a windowed permutation, whose samples and window are set.
@@ -37,7 +40,7 @@ func (p Permutation) Len() int64 { return p.samples }
 
 // At returns the sample at a position. It panics if position is not in [0, Len).
 func (p Permutation) At(position int64) (sample int64) {
-	p.check("position", position)
+	check("position", position, p.samples)
 	switch p.kind {
 	case Global:
 		return int64(p.outer.forward(uint64(position)))
@@ -47,23 +50,41 @@ func (p Permutation) At(position int64) (sample int64) {
 		inner := p.insideOf(window)
 		return window*p.window + int64(inner.forward(uint64(offset)))
 	}
+	if p.table != nil {
+		return int64(p.table.samples[position])
+	}
 	return position
 }
 
 // PositionOf returns the position of a sample: At(PositionOf(s)) == s. It panics if
-// sample is not in [0, Len).
+// sample is not in [0, Len), or not in a List's permutation. A table is searched,
+// unless it was inverted (Table.Invert, List.Invert).
 func (p Permutation) PositionOf(sample int64) (position int64) {
-	p.check("sample", sample)
+	position, ok := p.Find(sample)
+	if !ok {
+		panic(fmt.Sprintf("order: the list lacks sample %d", sample))
+	}
+	return position
+}
+
+// Find is PositionOf for a List that may lack the sample; ok is false if it does. Of a
+// sample that comes repeatedly it gives the first position.
+func (p Permutation) Find(sample int64) (position int64, ok bool) {
+	if p.table != nil {
+		check("sample", sample, p.table.universe)
+		return p.table.find(sample)
+	}
+	check("sample", sample, p.samples)
 	switch p.kind {
 	case Global:
-		return int64(p.outer.backward(uint64(sample)))
+		return int64(p.outer.backward(uint64(sample))), true
 	case Windowed:
 		window, offset := sample/p.window, sample%p.window
 		inner := p.insideOf(window)
 		slot := int64(p.outer.backward(uint64(window)))
-		return p.startOf(slot) + int64(inner.backward(uint64(offset)))
+		return p.startOf(slot) + int64(inner.backward(uint64(offset))), true
 	}
-	return sample
+	return sample, true
 }
 
 // slotOf returns the place among the windows, and the place within that window, of
@@ -94,8 +115,8 @@ func (p *Permutation) insideOf(window int64) feistel {
 	return newFeistel(uint64(size), mix(p.inner+uint64(window)))
 }
 
-func (p *Permutation) check(what string, n int64) {
-	if n < 0 || n >= p.samples {
-		panic(fmt.Sprintf("order: %s %d is not in [0, %d)", what, n, p.samples))
+func check(what string, n, end int64) {
+	if n < 0 || n >= end {
+		panic(fmt.Sprintf("order: %s %d is not in [0, %d)", what, n, end))
 	}
 }

@@ -123,7 +123,7 @@ func TestStepsAreNeverEmptyFromTheStartOfAnEpoch(t *testing.T) {
 func TestFullStepsGiveEachRankItsSlice(t *testing.T) {
 	for rank := range 4 {
 		s, ok := Share{Rank: rank, WorldSize: 4, BatchSize: 8}.Next(1000, 64)
-		want := Step{Start: 64 + int64(rank)*8, Length: 8, Consumed: 96}
+		want := Step{Start: 64 + int64(rank)*8, Stride: 1, Length: 8, Consumed: 96}
 		if !ok || s != want {
 			t.Errorf("rank %d: %+v, %v, want %+v", rank, s, ok, want)
 		}
@@ -158,6 +158,9 @@ func TestValidateSaysWhatIsWrong(t *testing.T) {
 		{Share{WorldSize: 2, BatchSize: 6, DropLast: true}, 10, "leaves no step"},
 		{Share{WorldSize: 2, BatchSize: 5, DropLast: true}, 10, ""},
 		{Share{WorldSize: 10, BatchSize: 64}, 10, ""},
+		{Share{WorldSize: 11, BatchSize: 1, Padded: true}, 10, ""},
+		{Share{WorldSize: 11, BatchSize: 1, Padded: true, DropLast: true}, 10, "leaves no step"},
+		{Share{WorldSize: 1, BatchSize: 1, Padded: true}, math.MaxInt64, "a padded order has at most"},
 	} {
 		err := c.share.Validate(c.samples)
 		switch {
@@ -167,6 +170,61 @@ func TestValidateSaysWhatIsWrong(t *testing.T) {
 			t.Errorf("%+v of %d: error %v, want one with %q", c.share, c.samples, err, c.want)
 		}
 	}
+}
+
+func TestOnlyTheWorldThatBeganAPaddedEpochContinuesIt(t *testing.T) {
+	for _, c := range []struct {
+		share    Share
+		consumed int64
+		want     string
+	}{
+		{Share{WorldSize: 3, BatchSize: 2}, 10, ""},
+		{Share{WorldSize: 3, BatchSize: 2}, 11, "the epoch has 10 samples"},
+		{Share{WorldSize: 3, BatchSize: 2}, -1, "samples_consumed is -1"},
+		{Share{WorldSize: 3, BatchSize: 2, Padded: true}, 6, ""},
+		{Share{WorldSize: 3, BatchSize: 2, Padded: true}, 12, ""},
+		{Share{WorldSize: 3, BatchSize: 2, Padded: true, DropLast: true}, 12, ""},
+		{Share{WorldSize: 3, BatchSize: 2, Padded: true}, 15, "the epoch has 12 samples"},
+		{Share{WorldSize: 3, BatchSize: 2, Padded: true}, 4, "world_size 3 does not divide"},
+	} {
+		err := c.share.Continues(10, c.consumed)
+		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
+			t.Errorf("%+v after %d of 10: error %v, want one with %q", c.share, c.consumed, err, c.want)
+		}
+	}
+}
+
+// Another batch size may continue a padded epoch: each rank's samples stay the same.
+func TestAPaddedEpochContinuedByAnotherBatchSizeGivesEachRankItsSamples(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		samples := rapid.Int64Range(1, 300).Draw(t, "samples")
+		share := Share{WorldSize: rapid.IntRange(1, 12).Draw(t, "world"), Padded: true}
+		share.Rank = rapid.IntRange(0, share.WorldSize-1).Draw(t, "rank")
+		consumed, want := int64(0), int64(share.Rank)
+		for {
+			share.BatchSize = rapid.IntRange(1, 40).Draw(t, "batch")
+			step, more := share.Next(samples, consumed)
+			if steps := share.Steps(samples, consumed); more != (steps > 0) {
+				t.Fatalf("%d steps left, Next says %v", steps, more)
+			}
+			if !more {
+				break
+			}
+			for i := range step.Length {
+				if got := step.Position(i, samples); got != want%samples {
+					t.Fatalf("position %d, want %d", got, want%samples)
+				}
+				want += int64(share.WorldSize)
+			}
+			if err := share.Continues(samples, step.Consumed); err != nil {
+				t.Fatal(err)
+			}
+			consumed = step.Consumed
+		}
+		if consumed < samples || consumed >= samples+int64(share.WorldSize) {
+			t.Fatalf("the epoch of %d samples ends at %d", samples, consumed)
+		}
+	})
 }
 
 func TestSharesAllocateNothing(t *testing.T) {

@@ -13,6 +13,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from ._prefetching import prefetching
 from ._version import __version__
 from .batch import Batch, Ragged
 from .catalog import DatasetInfo, PartInfo, Progress, add_dataset, dataset_info, list_datasets, rebuild_dataset
@@ -40,6 +41,7 @@ from .errors import (
     VersionError,
     WorkerError,
 )
+from .hints import Hint, HintInfo, hint
 from .lint import Finding, LintSummary, lint_dataset
 from .sample import Sample
 from .stats import FailedSample, SlowBatch, Stats, Waited
@@ -64,6 +66,8 @@ __all__ = [
     "FailedSample",
     "Finding",
     "ForkedError",
+    "Hint",
+    "HintInfo",
     "InternalError",
     "InvalidError",
     "LimitError",
@@ -90,8 +94,10 @@ __all__ = [
     "__version__",
     "add_dataset",
     "dataset_info",
+    "hint",
     "lint_dataset",
     "list_datasets",
+    "prefetching",
     "rebuild_dataset",
 ]
 

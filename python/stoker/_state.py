@@ -20,7 +20,9 @@ def check_state(state: dict[str, Any], mine: dict[str, Any]) -> None:
             "state",
             "use the release that wrote it",
         )
-    same = ("dataset", "order", "seed", "window", "block_size")
+    padded = mine["order"] == "torch"  # the ranks' samples are those of one world size only
+    free = "another batch_size" if padded else "another batch_size, rank or world_size"
+    same = ("dataset", "order", "seed", "window", "block_size", *(("world_size",) if padded else ()))
     known = tuple(key for key in ("index_id", "order_version") if mine[key] and state[key])
     for key in same + known:
         if state.get(key) != mine.get(key):
@@ -28,5 +30,5 @@ def check_state(state: dict[str, Any], mine: dict[str, Any]) -> None:
                 f"the state was taken with {key}={state.get(key)!r}, this Dataset has {mine.get(key)!r}: "
                 "its positions mean other samples",
                 "state",
-                f"make the Dataset with the same {key}; another batch_size, rank or world_size is fine",
+                f"make the Dataset with the same {key}; {free} is fine",
             )

@@ -60,10 +60,13 @@ class Dataset(_Base):
         Samples a batch and rank.
     shuffle : bool
         Short for ``order="global"``.
-    order : "global", "windowed", "sequential", optional
+    order : "global", "windowed", "sequential", "torch", "numpy", optional
         A permutation of the whole dataset; one that moves a sample by about
-        ``window`` places; the dataset's own order. All of them are functions of
-        (seed, epoch, position).
+        ``window`` places; the dataset's own order; bit for bit the batches of a
+        DataLoader with ``DistributedSampler(seed=seed, drop_last=drop_last)`` after
+        ``set_epoch``, which pads; the order of numpy's legacy ``shuffle`` after
+        ``np.random.seed(seed + epoch)``. All of them are functions of (seed, epoch,
+        position); the last two take the daemon 8 bytes a sample.
     window : int, optional
         In samples, for "windowed" only; None: 65536.
     seed : int
@@ -250,7 +253,8 @@ class Dataset(_Base):
         """Continue from a state: the next ``iter()`` gives the rest of its epoch.
 
         Another batch_size or world_size is fine: together the ranks get each
-        remaining sample exactly once.
+        remaining sample exactly once. With ``order="torch"`` the world_size must be
+        the same.
 
         Raises
         ------

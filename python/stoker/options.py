@@ -11,7 +11,7 @@ from . import _places
 from ._select import Select, make_select
 from .errors import InvalidError
 
-ORDERS: Final = ("global", "windowed", "sequential")
+ORDERS: Final = ("global", "windowed", "sequential", "torch", "numpy")
 TRANSPORTS: Final = ("auto", "ring", "socket")
 TENSORS: Final = ("torch", "numpy", None)
 MISSING: Final = ("error", "empty", None)

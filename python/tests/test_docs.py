@@ -160,6 +160,9 @@ def check_command(line: str, where: str) -> None:
     while words and commands_of(*path):
         if words[0].startswith("-"):
             break
+        takes_arguments = re.search(rf"^  {' '.join(path)} [A-Z]", help_of(*path), re.MULTILINE)
+        if words[0] not in commands_of(*path) and takes_arguments:
+            break
         word = words.pop(0)
         assert word in commands_of(*path), f"{where}: {line!r}: {' '.join(path)} has no command {word!r}"
         path.append(word)

@@ -20,8 +20,17 @@ from typing import Any
 import pytest
 from conftest import Daemon, binary, eventually, write_raw, write_tokens
 
+import stoker
+
 TOKEN = "t0ken-of-this-test"
 SEED = "20261122"
+
+# What a dataset holds, no schema of requests says: a hint may be of what it has not.
+CONFIGURATION = """
+[[operations]]
+include-name = "POST /v1/hints"
+checks.positive_data_acceptance.expected-statuses = [201, 400, 401, 403, 404, 409, 429]
+"""
 
 # Requests per operation in the fuzzing phase, and seconds for all phases of one run.
 EXAMPLES, SECONDS = "40", 90
@@ -88,7 +97,7 @@ def write_shard(directory: Path) -> Path:
 
 @pytest.fixture(params=["", TOKEN], ids=["without a token", "with a token"])
 def tcp_daemon(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[TCPDaemon]:
-    """A daemon with the dataset and the session that the description's examples name."""
+    """A daemon with the dataset, the session and the hint that the description's examples name."""
     daemon = TCPDaemon(tmp_path, request.param).start()
     try:
         daemon.add("pets", write_raw(tmp_path / "pets", 20), format="raw")
@@ -97,7 +106,9 @@ def tcp_daemon(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[TCPDa
         pets = daemon.dataset("pets", batch_size=4)
         next(iter(pets))
         assert [session["id"] for session in daemon.sessions()] == ["s-1"]
-        yield daemon
+        with stoker.hint("pets", indices=[1, 2, 3], runtime_dir=daemon.runtime_dir) as hint:
+            assert hint.id == "h-1"
+            yield daemon
         pets.close()
     finally:
         daemon.stop()
@@ -133,6 +144,7 @@ def test_the_api_answers_whatever_it_is_asked_as_it_is_described(tcp_daemon: TCP
     document = description_of(tcp_daemon)
     described, report = tmp_path / "openapi.json", tmp_path / "events.ndjson"
     described.write_text(json.dumps(document))
+    (tmp_path / "schemathesis.toml").write_text(CONFIGURATION)
     authorization = ["--header", f"Authorization:Bearer {TOKEN}"] if tcp_daemon.token else []
     run = subprocess.run(
         [
@@ -152,9 +164,12 @@ def test_the_api_answers_whatever_it_is_asked_as_it_is_described(tcp_daemon: TCP
     refused = 409 if tcp_daemon.token else 403  # a session has it open; without a token TCP only reads
     answered = statuses(report)
     for path, methods in document["paths"].items():
-        assert answered[f"GET {path}"] >= {200, 405}, path
+        assert 200 in answered[f"GET {path}"], path
+        assert any(405 in answered[f"{method.upper()} {path}"] for method in methods), path
         if "delete" in methods:
-            assert refused in answered[f"DELETE {path}"]
+            assert answered[f"DELETE {path}"] & {204, refused}, path
+    assert refused in answered["DELETE /v1/datasets/{name}"]
+    assert (201 if tcp_daemon.token else 403) in answered["POST /v1/hints"]
     assert tcp_daemon.get("/healthz") == '{"status":"ok"}\n'
     assert "panicked" not in tcp_daemon.log.read_text()
 

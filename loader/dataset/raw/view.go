@@ -49,6 +49,18 @@ func (v *view) SampleBytes() (mean, max int64) {
 	return v.meta.Info.Bytes / v.meta.Info.Samples, v.meta.MaxBytes
 }
 
+// Objects implements dataset.View: samples and objects are one.
+func (v *view) Objects() int64 { return v.Len() }
+
+// Object implements dataset.View.
+func (v *view) Object(number int64, scratch *[]byte) (backend.Object, error) {
+	r, err := v.record(number, scratch)
+	if err != nil {
+		return backend.Object{}, err
+	}
+	return backend.Object{Origin: v.meta.Origin, Number: number, Version: r.Version, Name: r.Name}, nil
+}
+
 // Plan implements dataset.View: one object, one part and one value a sample. The
 // names are copied to p.Names.
 func (v *view) Plan(p *dataset.Plan, samples []int64) error {

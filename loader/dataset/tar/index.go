@@ -141,7 +141,7 @@ func (v *view) load(sel *selection) error {
 		s.archive = backend.Object{Origin: origin, Number: i, Version: r.Version, Name: names[from:len(names):len(names)]}
 		if about.expanded.Tag != "" {
 			expanded := s.archive
-			expanded.Version = about.expanded
+			expanded.Number, expanded.Version = n+i, about.expanded
 			s.expanded = &expanded
 		}
 		s.shapes = sel.use(about, int(i))

@@ -84,6 +84,22 @@ func (v *view) ValueColumns() []dataset.Column {
 // SampleBytes implements dataset.View. max is a bound that a sample may stay below.
 func (v *view) SampleBytes() (mean, max int64) { return v.mean, v.max }
 
+// Objects implements dataset.View: as many numbers as shards for archives, and as many
+// for what holds the sparse members of each, which few shards have.
+func (v *view) Objects() int64 { return 2 * int64(len(v.shards)) }
+
+// Object implements dataset.View. Its name is the View's own.
+func (v *view) Object(number int64, _ *[]byte) (backend.Object, error) {
+	shards := int64(len(v.shards))
+	switch {
+	case number >= 0 && number < shards:
+		return v.shards[number].archive, nil
+	case number >= shards && number < 2*shards && v.shards[number-shards].expanded != nil:
+		return *v.shards[number-shards].expanded, nil
+	}
+	return backend.Object{}, dataset.NoObject(number, v.Objects())
+}
+
 // Plan implements dataset.View: one part a column, one object a shard, two where its
 // sparse members are selected. Object names are the View's own and live as long as it
 // does.

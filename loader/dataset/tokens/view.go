@@ -159,6 +159,17 @@ func (v *view) SampleBytes() (mean, max int64) {
 	return n, n
 }
 
+// Objects implements dataset.View: objects are files.
+func (v *view) Objects() int64 { return int64(len(v.files)) }
+
+// Object implements dataset.View. Its name is the View's own.
+func (v *view) Object(number int64, _ *[]byte) (backend.Object, error) {
+	if number < 0 || number >= v.Objects() {
+		return backend.Object{}, dataset.NoObject(number, v.Objects())
+	}
+	return v.files[number].object, nil
+}
+
 // locate returns the file of a row, and the row's number within it.
 func (v *view) locate(row int64) (file int, within int64, err error) {
 	if row < 0 || row >= v.Len() {

@@ -1,0 +1,178 @@
+package bench
+
+import (
+	"context"
+	"runtime"
+	"time"
+
+	"github.com/stokerio/stoker/loader/order"
+	"github.com/stokerio/stoker/prefetch"
+)
+
+// CostRow is what planning for some jobs costs.
+type CostRow struct {
+	Samples       int64   `json:"samples"` // of the dataset
+	PerChunk      int64   `json:"samples_a_chunk"`
+	Jobs          int     `json:"jobs"`
+	Planned       int64   `json:"planned"`       // samples
+	UsPerSample   float64 `json:"us_per_sample"` // CPU, its order and its place included
+	BytesPerChunk float64 `json:"bytes_per_chunk"`
+}
+
+// costBatch is how many samples a job takes at once.
+const costBatch = 256
+
+// cost plans for eight jobs with orders of their own over 10^8 samples, of which a quarter
+// is in the cache.
+func (b *prefetchBench) cost(ctx context.Context) error {
+	planned := int64(4 << 20)
+	if b.o.Quick {
+		planned = 1 << 20
+	}
+	for _, perChunk := range []int64{1, 64} {
+		row, err := planCost(ctx, 100_000_000, perChunk, 8, planned)
+		if err != nil {
+			return err
+		}
+		b.report.Cost = append(b.report.Cost, row)
+	}
+	worstUs, worstBytes := 0.0, 0.0
+	for _, row := range b.report.Cost {
+		worstUs, worstBytes = max(worstUs, row.UsPerSample), max(worstBytes, row.BytesPerChunk)
+	}
+	note := "10^8 samples, 8 jobs; the worse of 1 and 64 samples a chunk"
+	b.report.Figures["plan_us_per_sample"] = figureOf(spreadOf([]float64{worstUs}), "µs", atMost(2), note)
+	b.report.Figures["plan_bytes_per_chunk"] = figureOf(spreadOf([]float64{worstBytes}), "bytes", atMost(24), note)
+	return nil
+}
+
+// planCost measures one case. Fetches end as soon as all that may begin have begun.
+func planCost(ctx context.Context, samples, perChunk int64, jobs int, planned int64) (CostRow, error) {
+	row := CostRow{Samples: samples, PerChunk: perChunk, Jobs: jobs, Planned: planned}
+	layout := costLayout{samples: samples, perChunk: perChunk}
+	before := heapBytes()
+	p := prefetch.New(prefetch.Options{Capacity: layout.Bytes() / 4, MinDepth: 2 * costBatch})
+	dataset, err := p.AddDataset(0, prefetch.Dataset{Layout: layout, Seed: 1, Keep: true})
+	if err != nil {
+		return row, err
+	}
+	streams := make([]prefetch.StreamID, jobs)
+	for i := range streams {
+		o, err := order.New(order.Spec{Kind: order.Global, Seed: uint64(i), Samples: samples})
+		if err != nil {
+			return row, err
+		}
+		s := prefetch.Stream{Job: p.AddJob(0, 1), Dataset: dataset, Order: costOrder{o}, Batch: costBatch, Source: prefetch.Origin}
+		if streams[i], err = p.AddStream(0, s); err != nil {
+			return row, err
+		}
+	}
+	for chunk := range layout.Chunks() {
+		if c := (prefetch.Chunk{Dataset: dataset, Number: chunk}); p.Keeps(c) {
+			p.Stored(0, c, layout.ChunkBytes(chunk))
+		}
+	}
+	c := costRun{planner: p, streams: streams}
+	if err := c.batches(ctx, 64); err != nil { // until its memory has grown
+		return row, err
+	}
+	cpu := cpuNs()
+	batches := planned / costBatch / int64(jobs)
+	if err := c.batches(ctx, batches); err != nil {
+		return row, err
+	}
+	row.UsPerSample = float64(cpuNs()-cpu) / 1e3 / float64(batches*costBatch*int64(jobs))
+	row.BytesPerChunk = max(0, float64(heapBytes()-before)) / float64(layout.Chunks())
+	runtime.KeepAlive(p)
+	return row, nil
+}
+
+// costRun takes batch after batch of each stream.
+type costRun struct {
+	planner *prefetch.Planner
+	streams []prefetch.StreamID
+	now     prefetch.Time
+	taken   int64 // samples, of each stream
+	ending  []prefetch.Fetch
+}
+
+func (c *costRun) batches(ctx context.Context, n int64) error {
+	for range n {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		for {
+			var f prefetch.Fetch
+			ok, err := c.planner.Next(c.now, &f)
+			if err != nil {
+				return err
+			}
+			if !ok {
+				break
+			}
+			c.ending = append(c.ending, f)
+		}
+		c.now = c.now.Add(5 * time.Millisecond)
+		for i := range c.ending {
+			f := &c.ending[i]
+			c.planner.Done(c.now, f.ID, prefetch.Result{Source: f.Source, Took: 5 * time.Millisecond, Bytes: f.Bytes, Kept: f.Keep})
+		}
+		c.ending = c.ending[:0]
+		c.taken += costBatch
+		for _, id := range c.streams {
+			c.planner.Consumed(c.now, id, 0, c.taken, 0)
+		}
+		for {
+			if _, ok := c.planner.Drop(c.now); !ok {
+				break
+			}
+		}
+	}
+	return nil
+}
+
+// costLayout has samples of 100 KB, as many a chunk.
+type costLayout struct{ samples, perChunk int64 }
+
+const costSampleBytes = 100_000
+
+func (l costLayout) Samples() int64 { return l.samples }
+func (l costLayout) Chunks() int64  { return (l.samples + l.perChunk - 1) / l.perChunk }
+func (l costLayout) Bytes() int64   { return l.samples * costSampleBytes }
+
+func (l costLayout) ChunkBytes(chunk int64) int64 {
+	return min(l.perChunk, l.samples-chunk*l.perChunk) * costSampleBytes
+}
+
+func (l costLayout) Pieces(samples []int64, pieces []prefetch.Piece, ends []int32) ([]prefetch.Piece, []int32, error) {
+	for _, x := range samples {
+		pieces = append(pieces, prefetch.Piece{Chunk: x / l.perChunk, Offset: x % l.perChunk * costSampleBytes, Bytes: costSampleBytes})
+		ends = append(ends, int32(len(pieces)))
+	}
+	return pieces, ends, nil
+}
+
+// costOrder is an order of Stoker's own as the planner sees it.
+type costOrder struct{ order order.Order }
+
+func (o costOrder) Len(int64) int64 { return o.order.Len() }
+
+func (o costOrder) At(epoch, from, n int64, samples []int64) []int64 {
+	p := o.order.Epoch(epoch)
+	for i := range n {
+		samples = append(samples, p.At(from+i))
+	}
+	return samples
+}
+
+func (o costOrder) PositionOf(epoch, sample int64) (int64, bool) {
+	return o.order.Epoch(epoch).PositionOf(sample), true
+}
+
+// heapBytes is what the heap holds, garbage collected.
+func heapBytes() int64 {
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
+}

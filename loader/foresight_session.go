@@ -1,0 +1,246 @@
+package loader
+
+import (
+	"errors"
+	"sync/atomic"
+	"time"
+
+	"github.com/stokerio/stoker/loader/api"
+	"github.com/stokerio/stoker/prefetch"
+)
+
+// sessionAhead is a session as a reader of the driver. A nil one is a session for which
+// nothing is read ahead.
+type sessionAhead struct {
+	foreseen foreseen
+	owner    *foresight
+	epochs   *epochs
+	job      string
+	batch    int64
+	samples  int64
+
+	// asleep says that all that is read was there: the planner is not told of it, and
+	// only a read that had to wait is news.
+	asleep atomic.Bool
+
+	news  sessionNews   // guarded by owner.mu
+	shown api.Foresight // guarded by owner.mu
+
+	// The driver's.
+	planner *prefetch.Planner
+	order   shiftingOrder
+	at      place // that was taken last, as the planner has it: a place of the rank
+	brought int64 // bytes, into the page cache
+	found   int64 // bytes that were there already
+	quiet   int64 // batches since a read had to wait, or a fetch brought something
+	skipped bool  // the planner was not told of all that was read
+}
+
+// quietBatches is after how many batches of which nothing had to be read from the disk
+// no more is to be expected to.
+const quietBatches = 32
+
+// sessionNews is what a session has told since its last turn. What was read adds up; the
+// place is the last.
+type sessionNews struct {
+	future  *future // it moved; what it read before counts no more
+	read    bool
+	epoch   int64
+	taken   int64 // samples_consumed
+	at      prefetch.Time
+	waited  time.Duration
+	batches int64
+	samples int64
+	missing int64
+	slowest time.Duration
+}
+
+// shiftingOrder is the order of a session that may move.
+type shiftingOrder struct{ *future }
+
+// newAhead makes the session's reader, nil if nothing can be read ahead for it. It tells
+// nothing yet.
+func (s *session) newAhead() *sessionAhead {
+	f := s.node.foresight
+	if !f.able(s.source.store) {
+		return nil
+	}
+	a := &sessionAhead{
+		owner: f, epochs: s.epochs, job: s.request.JobID, batch: int64(s.share.BatchSize), samples: s.source.view.Len(),
+		foreseen: foreseen{name: "session " + s.id, view: s.source.view, store: s.source.store},
+	}
+	if a.job == "" {
+		a.job = "\x00" + s.id // of its own
+	}
+	a.foreseen.reader = a
+	return a
+}
+
+// foresee tells that the session will read from a place on; production must be stopped.
+func (s *session) foresee(from place) {
+	a := s.ahead
+	if a == nil {
+		return
+	}
+	next := newFuture(s.epochs, s.share, a.samples, from)
+	f := a.owner
+	f.mu.Lock()
+	added := a.foreseen.release != nil
+	a.news = sessionNews{future: next}
+	if added {
+		f.tellLocked(&a.foreseen)
+	}
+	f.mu.Unlock()
+	if !added {
+		s.dataset.hold()
+		s.dataset.watch()
+		f.add(&a.foreseen, s.dataset.unwatch)
+	}
+}
+
+// filled tells that a batch was read: that of a job, in order. While all is in the page
+// cache it does nothing.
+func (a *sessionAhead) filled(j *job, f *filler, waited time.Duration) {
+	if a == nil || a.asleep.Load() && f.report.DiskReads == 0 {
+		return
+	}
+	owner := a.owner
+	owner.mu.Lock()
+	defer owner.mu.Unlock()
+	n := &a.news
+	n.read, n.epoch, n.taken, n.at = true, j.epoch, j.step.Consumed, owner.now()
+	n.batches++
+	n.samples += int64(len(f.samples))
+	if f.report.DiskReads > 0 {
+		n.waited += waited
+		n.missing += min(f.report.DiskReads, int64(len(f.samples)))
+		n.slowest = max(n.slowest, time.Duration(f.report.SlowestNs))
+	}
+	owner.tellLocked(&a.foreseen)
+}
+
+// leave ends reading ahead for the session. It does not wait.
+func (a *sessionAhead) leave() {
+	if a != nil && a.foreseen.release != nil {
+		a.owner.leave(&a.foreseen)
+	}
+}
+
+// begin implements reader.
+func (a *sessionAhead) begin(p *prefetch.Planner, now prefetch.Time) (prefetch.StreamID, error) {
+	d := &a.owner.driver
+	a.planner = p
+	a.owner.mu.Lock()
+	a.order.future, a.news.future = a.news.future, nil // what was read meanwhile is for the first turn
+	a.owner.mu.Unlock()
+	layout, err := d.layout(a.foreseen.view, now)
+	if err != nil {
+		return 0, err
+	}
+	a.at = place{epoch: a.order.epoch}
+	id, err := p.AddStream(now, prefetch.Stream{
+		Job: d.job(a.job, now), Dataset: layout, Order: &a.order, Batch: a.batch, Epoch: a.at.epoch, Source: prefetch.Origin,
+	})
+	if err != nil {
+		err = errors.Join(err, d.leaveJob(a.job, now), d.leaveLayout(a.foreseen.view, now))
+	}
+	return id, err
+}
+
+// takeNews returns what is new.
+func (a *sessionAhead) takeNews() sessionNews {
+	a.owner.mu.Lock()
+	defer a.owner.mu.Unlock()
+	n := a.news
+	a.news = sessionNews{}
+	return n
+}
+
+// turn implements reader.
+func (a *sessionAhead) turn(now prefetch.Time) (wake prefetch.Time, over bool) {
+	p, id, n := a.planner, a.foreseen.stream, a.takeNews()
+	var err error
+	if n.future != nil {
+		a.order.future = n.future
+		a.at = place{epoch: n.future.epoch}
+		err = p.Seek(now, id, a.at.epoch, 0)
+	}
+	if n.read {
+		a.at = place{n.epoch, a.order.placeOf(place{n.epoch, n.taken})}
+		a.order.reached = max(a.order.reached, n.epoch)
+		err = errors.Join(err, a.read(&n))
+		a.order.forget(n.epoch)
+	}
+	if a.order.short && a.order.longer() {
+		err = errors.Join(err, p.Seek(now, id, a.at.epoch, a.at.consumed)) // the next epoch is there now
+	}
+	if err != nil {
+		a.owner.log.Error("plan what is read ahead", "for", a.foreseen.name, "error", err)
+	}
+	a.publish()
+	return prefetch.Never, false
+}
+
+// read tells the planner what was read.
+func (a *sessionAhead) read(n *sessionNews) error {
+	p, id := a.planner, a.foreseen.stream
+	if a.quiet += n.batches; n.missing > 0 {
+		a.quiet = 0
+	}
+	if a.isQuiet() {
+		a.skipped = true
+		return nil
+	}
+	if a.skipped {
+		a.skipped = false
+		if err := p.Seek(n.at, id, a.at.epoch, a.at.consumed); err != nil {
+			return err
+		}
+	}
+	p.Missed(n.at, id, n.samples, n.missing, n.slowest)
+	p.Consumed(n.at, id, a.at.epoch, a.at.consumed, n.waited)
+	return nil
+}
+
+// isQuiet reports whether all that is read is in the page cache. A planner that found so
+// before plans nothing either, and is quick to believe it again.
+func (a *sessionAhead) isQuiet() bool { return a.quiet >= quietBatches }
+
+// publish shows what the planner counts, and falls asleep where nothing is to be planned.
+func (a *sessionAhead) publish() {
+	if m, ok := a.planner.Metrics(a.foreseen.stream); ok {
+		if a.isQuiet() {
+			m.Depth = 0
+		}
+		a.show(&m)
+	}
+	a.asleep.Store(a.isQuiet())
+}
+
+// admits implements reader.
+func (a *sessionAhead) admits(*prefetch.Fetch) bool { return true }
+
+// done implements reader.
+func (a *sessionAhead) done(_ *prefetch.Fetch, r *prefetch.Result) {
+	switch {
+	case r.Err != nil: // whoever reads it says what is wrong
+	case r.Source == prefetch.Resident:
+		a.found += r.Bytes
+	default:
+		a.brought += r.Bytes
+		a.quiet = 0
+		a.asleep.Store(false)
+	}
+}
+
+// end implements reader.
+func (a *sessionAhead) end(now prefetch.Time) error {
+	d, p := &a.owner.driver, a.planner
+	last, _ := p.Metrics(a.foreseen.stream)
+	before := p.Totals().UnusedBytes
+	err := p.EndStream(now, a.foreseen.stream)
+	last.UnusedBytes += p.Totals().UnusedBytes - before
+	last.Depth = 0
+	a.show(&last)
+	return errors.Join(err, d.leaveJob(a.job, now), d.leaveLayout(a.foreseen.view, now))
+}

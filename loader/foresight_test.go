@@ -1,0 +1,454 @@
+package loader
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/stokerio/stoker/loader/api"
+	"github.com/stokerio/stoker/prefetch"
+	"github.com/stokerio/stoker/shm"
+)
+
+func TestFilesAreInThePageCacheBeforeTheyAreRead(t *testing.T) {
+	c := newColdFiles(t, 200, 5000, func(o *Options) { o.Prefetch.WindowBytes = 40 * 5000 })
+	client := c.openAhead(openRequest("files"))
+	s := c.session()
+	const first = 8 // batches: those of the ring, and a few while foresight learns
+	for b := range 45 {
+		next := 4*b + 16 // the first sample that is not in the ring
+		eventually(t, "the next batch is brought", func() bool { return c.has(next, next+4) })
+		if b == first {
+			c.disk.mu.Lock()
+			clear(c.disk.mu.waited)
+			c.disk.mu.Unlock()
+		}
+		if got := client.next(); got.failure != nil || got.index[0] != int64(4*b) {
+			t.Fatalf("batch %d: %+v", b, got)
+		}
+		eventually(t, "the ring is full again", func() bool { return s.counters.batches.Load() == int64(b)+5 })
+	}
+	if s.counters.diskBytes.Load() > (4+first)*4*5000 {
+		t.Errorf("%d bytes were waited for", s.counters.diskBytes.Load())
+	}
+	eventually(t, "all that was brought is counted", func() bool {
+		n := *s.ahead.describe()
+		return n.BroughtBytes > 100*5000 && n.Samples > 100 && n.OnTime > 80
+	})
+	if n := *s.ahead.describe(); n.Failed != 0 {
+		t.Errorf("counted %+v", n)
+	}
+}
+
+func TestWhereAllIsInThePageCacheForesightSleeps(t *testing.T) {
+	c := newColdFiles(t, 40, 5000, nil)
+	client := c.openSession(openRequest("files"))
+	s := c.session()
+	batches := 0
+	eventually(t, "foresight sleeps", func() bool {
+		drain(t, client, 11) // an epoch
+		batches += 10
+		return s.ahead.asleep.Load()
+	})
+	before := *s.ahead.describe()
+	c.disk.mu.Lock()
+	asked := c.disk.mu.asked
+	c.disk.mu.Unlock()
+	drain(t, client, 110)
+	if after := *s.ahead.describe(); after != before {
+		t.Errorf("%+v became %+v while it slept", before, after)
+	}
+	c.disk.mu.Lock()
+	defer c.disk.mu.Unlock()
+	if c.disk.mu.asked != asked {
+		t.Errorf("%d requests to read ahead", c.disk.mu.asked-asked)
+	}
+}
+
+// TestForesightWakesWithTheFirstReadThatWaits empties the page cache under a session that
+// slept.
+func TestForesightWakesWithTheFirstReadThatWaits(t *testing.T) {
+	c := newColdFiles(t, 400, 5000, nil)
+	client := c.openSession(openRequest("files"))
+	s := c.session()
+	eventually(t, "foresight sleeps", func() bool {
+		drain(t, client, 101)
+		return s.ahead.asleep.Load()
+	})
+	for client.next().Kind != shm.KindEndOfEpoch { //nolint:revive // to the epoch's end
+	}
+	filled := s.counters.batches.Load()
+	eventually(t, "the ring is full", func() bool {
+		now := s.counters.batches.Load()
+		full := now == filled
+		filled = now
+		time.Sleep(time.Millisecond)
+		return full
+	})
+	c.disk.drop()
+	drain(t, client, 20)
+	eventually(t, "the batches after those of the ring are brought", func() bool { return c.has(4*20+16, 4*20+20) })
+}
+
+func TestAfterASeekWhatIsReadThereIsBrought(t *testing.T) {
+	c := newColdFiles(t, 400, 5000, nil)
+	client := c.openAhead(openRequest("files"))
+	var answer shm.Seeked
+	client.ask(shm.Seek{Type: shm.TypeSeek, Epoch: 7, SamplesConsumed: 200}, &answer)
+	// The ring is full of what was made before, so nobody has read there yet.
+	eventually(t, "what is read next is brought", func() bool { return c.has(200, 208) })
+}
+
+// TestFilesThatChangedAreToldByWhoReadsThem changes and removes files ahead of a session.
+func TestFilesThatChangedAreToldByWhoReadsThem(t *testing.T) {
+	for name, change := range map[string]func(path string) error{
+		"removed":   os.Remove,
+		"truncated": func(path string) error { return os.Truncate(path, 7) },
+		"replaced":  func(path string) error { return errors.Join(os.Remove(path), os.Mkdir(path, 0o700)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := newColdFiles(t, 100, 5000, nil)
+			client := c.openAhead(openRequest("files"))
+			if err := change(c.names[41]); err != nil {
+				t.Fatal(err)
+			}
+			for b := range 10 {
+				if got := client.next(); got.failure != nil || got.index[0] != int64(4*b) {
+					t.Fatalf("batch %d: %+v, %+v", b, got.index, got.failure)
+				}
+			}
+			if got := client.next(); got.failure == nil || got.failure.Code != "changed" {
+				t.Errorf("%+v, want that the file changed", got)
+			}
+		})
+	}
+}
+
+func TestCloseLeavesAWorkerBehindThatHangs(t *testing.T) {
+	c := newColdFiles(t, 100, 5000, nil)
+	c.foresight.patience = time.Millisecond
+	hung, goOn := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	c.disk.onRequest(func(string) {
+		once.Do(func() { close(hung) })
+		<-goOn
+	})
+	client := c.openAhead(openRequest("files"))
+	<-hung
+	drain(t, client, 20) // who reads does not wait for it
+	held, err := c.registry.acquire("files")
+	if err != nil {
+		t.Fatal(err)
+	}
+	held.release()
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if !held.held() {
+		t.Error("the dataset was closed under a worker")
+	}
+	close(goOn)
+	<-c.foresight.stopped
+	if held.held() {
+		t.Error("the dataset is not released")
+	}
+}
+
+func TestADatasetIsRemovedThoughForesightHasNotLetGo(t *testing.T) {
+	c := newColdFiles(t, 100, 5000, nil)
+	hung, goOn := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	c.disk.onRequest(func(string) {
+		once.Do(func() { close(hung) })
+		<-goOn
+	})
+	client := c.openAhead(openRequest("files"))
+	<-hung
+	_ = client.Close()
+	eventually(t, "the dataset is removed", func() bool { return c.RemoveDataset(t.Context(), "files") == nil })
+	close(goOn)
+}
+
+func TestTheDriverForgetsWhoLeft(t *testing.T) {
+	c := newColdFiles(t, 100, 5000, nil)
+	for i := range 6 {
+		request := openRequest("files")
+		request.Order, request.WorldSize, request.Rank = "global", 3, i%3
+		if i < 4 {
+			request.JobID = "job"
+		}
+		client := c.openSession(request)
+		drain(t, client, 5)
+		if i%2 == 0 {
+			_ = client.Close()
+		}
+	}
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	forgotten(t, c)
+}
+
+// forgotten checks that the driver of a closed node knows nobody any more.
+func forgotten(t *testing.T, c *coldFiles) {
+	t.Helper()
+	d := &c.foresight.driver
+	if n := len(d.all) + len(d.streams) + len(d.jobs) + len(d.layouts); n > 0 {
+		t.Errorf("%d readers, %d streams, %d jobs, %d layouts are left", len(d.all), len(d.streams), len(d.jobs), len(d.layouts))
+	}
+	if _, err := c.registry.info("files"); err == nil {
+		t.Error("the dataset is still open")
+	}
+}
+
+func TestSessionsComeMoveAndGoAtOnce(t *testing.T) {
+	c := newColdFiles(t, 300, 3000, nil)
+	var group sync.WaitGroup
+	for i := range 4 {
+		group.Go(func() {
+			for k := range 5 {
+				request := openRequest("files")
+				request.Order, request.Seed, request.WorldSize, request.Rank, request.JobID = "global", uint64(k), 4, i, "job"
+				client := c.openSession(request)
+				drain(t, client, 3+i)
+				var answer shm.Seeked
+				client.ask(shm.Seek{Type: shm.TypeSeek, Epoch: int64(k), SamplesConsumed: int64(16 * k)}, &answer)
+				for client.next().Sequence < answer.FromSequence { //nolint:revive // what was made before
+				}
+				drain(t, client, 12)
+				_ = client.Close()
+			}
+		})
+	}
+	group.Wait()
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	forgotten(t, c)
+}
+
+func TestForesightIsToldOfEachSessionAndOfTheNode(t *testing.T) {
+	c := newColdFiles(t, 200, 5000, func(o *Options) { o.Prefetch.WindowBytes = 40 * 5000 })
+	client := c.openAhead(openRequest("files"))
+	eventually(t, "something is brought", func() bool {
+		drain(t, client, 1)
+		f := c.Stalls()[0].Foresight
+		return f.BroughtBytes > 0 && f.OnTime > 0 && f.WindowSamples > 0
+	})
+	_ = client.Close()
+	eventually(t, "the session has ended", func() bool {
+		stalls := c.Stalls()
+		return len(stalls) == 1 && stalls[0].EndedAt != nil
+	})
+	last := c.Stalls()[0].Foresight
+	var all api.Foresight
+	eventually(t, "its window is gone", func() bool {
+		all = c.Stats().Foresight
+		return all.WindowSamples == 0
+	})
+	if all.BroughtBytes < last.BroughtBytes || all.Samples < last.Samples || all.OnTime < last.OnTime || all.WastedBytes < last.WastedBytes {
+		t.Errorf("the node %+v, its session %+v", all, last)
+	}
+	if all.Samples != all.OnTime+all.Late+all.Unforeseen {
+		t.Errorf("samples do not add up: %+v", all)
+	}
+}
+
+// TestDrawnOrdersAreForeseenAcrossEpochs has tables for orders, of which the next epoch's
+// is made while the one before is read.
+func TestDrawnOrdersAreForeseenAcrossEpochs(t *testing.T) {
+	for _, kind := range []string{"torch", "numpy"} {
+		var log lockedBuffer
+		c := newColdFiles(t, 120, 5000, func(o *Options) {
+			o.Logger = slog.New(slog.NewTextHandler(&log, nil))
+			o.Prefetch.WindowBytes = 20 * 5000
+		})
+		request := openRequest("files")
+		request.Order, request.WorldSize, request.Rank = kind, 2, 1
+		client := c.openSession(request)
+		for epoch := range 6 {
+			before := c.session().ahead.describe().BroughtBytes
+			eventually(t, "files are brought in this epoch", func() bool {
+				c.disk.drop()
+				drain(t, client, 1)
+				return c.session().ahead.describe().BroughtBytes > before
+			})
+			for client.next().Epoch == uint64(epoch) { //nolint:revive // to the epoch's end
+			}
+		}
+		_ = client.Close()
+		if text := log.String(); strings.Contains(text, "nothing") {
+			t.Errorf("%s: %s", kind, text)
+		}
+	}
+}
+
+func TestForesightThatIsOffDoesNothing(t *testing.T) {
+	c := newColdFiles(t, 40, 5000, func(o *Options) { o.Prefetch.Off = true })
+	client := c.openSession(openRequest("files"))
+	drain(t, client, 22)
+	if c.session().ahead != nil || c.foresight.mu.driving || c.disk.mu.asked > 0 {
+		t.Errorf("something was read ahead")
+	}
+}
+
+// brokenOrder is the order of a stream that cannot be planned.
+type brokenOrder struct{}
+
+func (brokenOrder) Len(int64) int64                                { return 100 }
+func (brokenOrder) At(_, _, _ int64, samples []int64) []int64      { return samples }
+func (brokenOrder) PositionOf(int64, int64) (place int64, ok bool) { return 0, false }
+
+// brokenReader fails in every way that a reader can.
+type brokenReader struct {
+	sessionAhead
+	fails atomic.Bool // to begin
+}
+
+func (b *brokenReader) begin(p *prefetch.Planner, now prefetch.Time) (prefetch.StreamID, error) {
+	if b.fails.Load() {
+		return 0, io.ErrUnexpectedEOF
+	}
+	dataset, err := b.owner.driver.layout(b.foreseen.view, now)
+	if err != nil {
+		return 0, err
+	}
+	b.planner = p
+	return p.AddStream(now, prefetch.Stream{Job: b.owner.driver.job("x", now), Dataset: dataset, Order: brokenOrder{}, Source: prefetch.Origin})
+}
+
+func (b *brokenReader) turn(prefetch.Time) (prefetch.Time, bool) { return prefetch.Never, false }
+
+func (b *brokenReader) end(prefetch.Time) error { return io.ErrClosedPipe }
+
+func TestAReaderThatFailsIsLoggedAndHarmsNobody(t *testing.T) {
+	var log lockedBuffer
+	c := newColdFiles(t, 200, 5000, func(o *Options) { o.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
+	client := c.openAhead(openRequest("files"))
+	var left sync.WaitGroup
+	for i := range 2 {
+		b := &brokenReader{sessionAhead: sessionAhead{owner: c.foresight, foreseen: foreseen{name: "broken", view: c.session().source.view}}}
+		b.fails.Store(i == 0)
+		b.foreseen.reader = b
+		left.Add(1)
+		c.foresight.add(&b.foreseen, left.Done)
+		text := []string{"unexpected EOF", "the order gave 0"}[i]
+		eventually(t, "it is said", func() bool {
+			drain(t, client, 1) // which wakes the driver
+			return strings.Contains(log.String(), text)
+		})
+		c.foresight.leave(&b.foreseen)
+	}
+	left.Wait()
+	served := c.session().ahead.describe().BroughtBytes
+	eventually(t, "others are served", func() bool {
+		c.disk.drop()
+		drain(t, client, 1)
+		return c.session().ahead.describe().BroughtBytes > served
+	})
+	for _, text := range []string{"unexpected EOF", "the order gave 0", "closed pipe"} {
+		if n := strings.Count(log.String(), text); n != 1 {
+			t.Errorf("%q was logged %d times:\n%s", text, n, log.String())
+		}
+	}
+}
+
+// lockedBuffer may be written and read in parallel.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+func TestWhoeverIsAddedTooLateIsReleasedAtOnce(t *testing.T) {
+	f := newForesight(PrefetchOptions{Workers: 1}, discardLogger())
+	f.close()
+	f.close()
+	released := 0
+	x := &foreseen{}
+	f.add(x, func() { released++ })
+	f.leave(x)
+	if released != 1 {
+		t.Errorf("released %d times", released)
+	}
+}
+
+func TestTheRingOfTasksIsAQueue(t *testing.T) {
+	var r ring[int]
+	next := 0
+	for i := range 1000 {
+		r.push(i)
+		if i%3 == 0 {
+			if got := r.pop(); got != next {
+				t.Fatalf("%d, want %d", got, next)
+			}
+			next++
+		}
+	}
+	for ; r.len() > 0; next++ {
+		if got := r.pop(); got != next {
+			t.Fatalf("%d, want %d", got, next)
+		}
+	}
+	if next != 1000 {
+		t.Errorf("%d came out", next)
+	}
+}
+
+// TestReadingAheadAllocatesLittle has every batch brought from a cold disk.
+func TestReadingAheadAllocatesLittle(t *testing.T) {
+	options := testOptions(t)
+	n := startNode(t, options)
+	dir := tokenDirectory(t, 1<<20)
+	n.add("tokens", dir)
+	request := openRequest("tokens")
+	request.Order, request.BatchSize, request.BlockSize = "global", 32, 128
+	path := filepath.Join(dir, "train.bin")
+	client := n.openSession(request)
+	drain(t, client, 100)
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	const batches = 2000
+	for range batches / 50 {
+		chillFile(t, path)
+		drain(t, client, 50)
+	}
+	runtime.ReadMemStats(&after)
+	if mallocs := after.Mallocs - before.Mallocs; mallocs > batches {
+		t.Errorf("%d allocations in %d batches", mallocs, batches)
+	}
+}
+
+// chillFile asks the kernel to drop a file's pages.
+func chillFile(t testing.TB, name string) {
+	t.Helper()
+	f, err := os.Open(name)
+	if err == nil {
+		err = errors.Join(f.Sync(), unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED), f.Close())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}

@@ -350,3 +350,19 @@ func TestCloseWaitsForAWarming(t *testing.T) {
 	must(t, <-warmed)
 	fs.AssertClosed(t)
 }
+
+// BenchmarkWarm asks for what is in the page cache: what foresight costs where most of a
+// dataset is.
+func BenchmarkWarm(b *testing.B) {
+	for _, size := range []int{4096, 100_000, 4 << 20} {
+		b.Run(fmt.Sprintf("bytes=%d", size), func(b *testing.B) {
+			_, dir, o := warmFixture(b, make([]byte, size), object.Options{})
+			b.ReportAllocs()
+			for b.Loop() {
+				if resident, err := dir.Warm(context.Background(), o, 0, int64(size)); err != nil || !resident {
+					b.Fatal(resident, err)
+				}
+			}
+		})
+	}
+}

@@ -135,4 +135,4 @@ def test_a_mapping_shorter_than_a_header_is_refused() -> None:
 
 
 def test_the_vectors_are_committed_beside_the_go_package() -> None:
-    assert {path.name for path in Path(VECTORS).glob("*-v1.*")} == {"layout-v1.json", "ring-v1.bin"}
+    assert {path.name for path in Path(VECTORS).glob("*-v1.*")} == {"hints-v1.json", "layout-v1.json", "ring-v1.bin"}

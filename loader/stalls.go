@@ -224,6 +224,9 @@ func (n *Node) Stalls() []api.SessionStalls {
 	}
 	n.totals.mu.Lock()
 	defer n.totals.mu.Unlock()
+	stalls = slices.DeleteFunc(stalls, func(s api.SessionStalls) bool { // it has ended meanwhile
+		return slices.ContainsFunc(n.totals.mu.stalls, func(ended api.SessionStalls) bool { return ended.ID == s.ID })
+	})
 	return append(stalls, n.totals.mu.stalls...)
 }
 

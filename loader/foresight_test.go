@@ -334,7 +334,9 @@ func (b *brokenReader) end(prefetch.Time) error { return io.ErrClosedPipe }
 
 func TestAReaderThatFailsIsLoggedAndHarmsNobody(t *testing.T) {
 	var log lockedBuffer
-	c := newColdFiles(t, 200, 5000, func(o *Options) { o.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
+	c := newColdFiles(t, 200, 5000, func(o *Options) {
+		o.Logger, o.Prefetch.WindowBytes = slog.New(slog.NewTextHandler(&log, nil)), 60*5000
+	})
 	client := c.openAhead(openRequest("files"))
 	var left sync.WaitGroup
 	for i := range 2 {

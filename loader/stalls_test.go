@@ -57,7 +57,7 @@ func TestStallsNameTheFileThatTheTrainerWaitedFor(t *testing.T) {
 	n, faults := faultyNode(t)
 	dir, _ := writeFiles(t, 40, func(int) int { return 100 })
 	n.add("d", dir)
-	const latency = 50 * time.Millisecond
+	const latency = 500 * time.Millisecond // long beside what a busy machine takes to ask
 	slowFile(faults, "*/f003", latency)
 	request := openRequest("d")
 	request.Transport = shm.TransportSocket

@@ -18,6 +18,8 @@ const (
 	// (mm/readahead.c, force_page_cache_ra); that is 128 KiB or more but for a device
 	// that somebody has set otherwise.
 	warmStep = 128 << 10
+	// statBlock is the unit of stat(2)'s st_blocks.
+	statBlock = 512
 	// warmAhead is how far ahead of what is waited for requests are made: a few
 	// milliseconds of a fast device, so that one call keeps it busy.
 	warmAhead = 8 << 20
@@ -37,8 +39,9 @@ type warming struct {
 }
 
 // Warm implements backend.Warmer: the kernel is asked to read ahead, and each piece is
-// waited for by reading its last byte. A kernel or a file system that takes no such
-// requests is made to read by reads whose bytes are dropped.
+// waited for by reading its last byte, which is there last where the piece lies in one
+// place of the device. Files with holes, whose holes are there at once, are read by reads
+// whose bytes are dropped; so are all where a kernel or a file system takes no requests.
 func (d *Dir) Warm(ctx context.Context, o *backend.Object, off, n int64) (resident bool, err error) {
 	if err := d.enter("warm"); err != nil {
 		return false, err
@@ -162,7 +165,7 @@ func (w *warming) cached(from, to int64) (all, known bool) {
 
 // bring has [from, to) read, and waits for it.
 func (w *warming) bring(from, to int64) error {
-	asked, refused := from, false
+	asked, refused := from, w.hasHoles()
 	for at := from; at < to; {
 		for asked < to && asked < at+warmAhead && !refused {
 			if w.ctx.Err() != nil {
@@ -189,6 +192,11 @@ func (w *warming) bring(from, to int64) error {
 		return w.read(from, to)
 	}
 	return nil
+}
+
+// hasHoles reports whether the file takes less of the device than it is long.
+func (w *warming) hasHoles() bool {
+	return w.lane.stat.Blocks*statBlock < w.file.object.Version.Size
 }
 
 // read reads [from, to) and drops it.

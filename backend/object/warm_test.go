@@ -290,6 +290,7 @@ func TestAWarmingAsksAheadWithinItsBound(t *testing.T) {
 	name, dir, _ := warmFixture(t, nil, object.Options{System: fs})
 	must(t, os.Truncate(name, size))
 	o := &list(t, dir)[0]
+	fs.Inject(faultfs.Fault{Op: faultfs.Fstat, Stat: func(s *unix.Stat_t) { s.Blocks = size / 512 }}) // as if it had no holes
 	fs.Inject(faultfs.Fault{Op: faultfs.Preadv2, Errno: unix.EAGAIN})
 	asked := fs.Inject(faultfs.Fault{Op: faultfs.Fadvise, Hook: func(string) {}})
 	var waited, most int

@@ -248,12 +248,7 @@ func noHint(id string) error {
 func (h *hints) all() []*hint {
 	h.mu.RLock()
 	defer h.mu.RUnlock()
-	all := make([]*hint, 0, len(h.mu.open))
-	for _, n := range h.mu.open {
-		all = append(all, n)
-	}
-	slices.SortFunc(all, func(a, b *hint) int { return cmp.Compare(a.number, b.number) })
-	return all
+	return slices.SortedFunc(maps.Values(h.mu.open), func(a, b *hint) int { return cmp.Compare(a.number, b.number) })
 }
 
 // end ends a hint and describes it as it was. Nothing more is fetched for it; its dataset

@@ -3,6 +3,7 @@ package loader
 import (
 	"cmp"
 	"context"
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -51,12 +52,7 @@ func (t *sessionTable) remove(s *session) {
 func (t *sessionTable) all() []*session {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	all := make([]*session, 0, len(t.mu.open))
-	for _, s := range t.mu.open {
-		all = append(all, s)
-	}
-	slices.SortFunc(all, func(a, b *session) int { return cmp.Compare(a.number, b.number) })
-	return all
+	return slices.SortedFunc(maps.Values(t.mu.open), func(a, b *session) int { return cmp.Compare(a.number, b.number) })
 }
 
 // totals are the node's counters that outlive sessions.

@@ -368,6 +368,7 @@ def test_ahead_is_a_number() -> None:
 
 
 def test_a_dataloader_takes_a_wrapped_sampler(shared_daemon: Daemon) -> None:
+    import torch
     from torch.utils import data
 
     class Numbers(data.Dataset):  # type: ignore[misc,name-defined]

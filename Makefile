@@ -5,8 +5,9 @@
 #             PYTHON=python    interpreter for .venv; default: python3, else python3.10 or newer
 #             TORCH_INDEX_URL  where setup takes torch from; default: pip's index
 #             FUZZTIME=30s     time for each fuzz target
-#             QUICK=1          the short benchmark (4 minutes on 2 cores)
-#             BENCH_JSON=file  where bench writes its result; default bench.json
+#             QUICK=1          the short benchmarks (4 minutes and 1 minute on 2 cores)
+#             BENCH_JSON=file  where bench and bench-prefetch write their result; default bench.json
+#             BENCH_DATA=dir   on the disk that bench-prefetch measures; default: the system's temporary folder
 #             PACKAGES=./...   Go packages for race; PYTEST="-k name" arguments for py
 
 SHELL := /bin/bash
@@ -20,6 +21,7 @@ DEMO_SECONDS ?= 60
 FUZZTIME ?= 30s
 QUICK ?=
 BENCH_JSON ?= bench.json
+BENCH_DATA ?=
 PACKAGES ?= ./...
 PYTEST ?=
 GO_TEST_TIMEOUT ?= 8m
@@ -41,7 +43,7 @@ need_cc = $(call need,$(firstword $(shell go env CC 2>/dev/null) cc),install a C
 .PHONY: help
 help: ## list the targets
 	@printf 'make TARGET [VARIABLE=value ...]\n\n'
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@printf '\n'
 	@sed -n 's/^# *Variables: */#             /;/^#             [A-Z]/s/^# *//p' $(MAKEFILE_LIST) | sed 's/^/  /'
 
@@ -94,6 +96,10 @@ fuzz: ## run every fuzz target in turn (FUZZTIME=30s each)
 .PHONY: bench
 bench: build setup ## compare with other loaders, write BENCH_JSON (QUICK=1: the short run)
 	bin/stoker bench compare $(if $(QUICK),--quick) --json '$(BENCH_JSON)'
+
+.PHONY: bench-prefetch
+bench-prefetch: build ## what reading ahead wins and costs: on this disk, in simulated time, on this processor
+	bin/stoker bench prefetch $(if $(QUICK),--quick) $(if $(BENCH_DATA),--data-dir '$(BENCH_DATA)') --json '$(BENCH_JSON)'
 
 .PHONY: pgo
 pgo: setup ## profile batches and scans on this machine; the builds are optimised with cmd/*/default.pgo

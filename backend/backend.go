@@ -80,10 +80,10 @@ func (c Chunk) Identity() ChunkID {
 		return c.ID
 	}
 	o := c.Object
-	buf := make([]byte, 0, 160+len(o.Name)+len(o.Origin)+len(o.Version.Tag))
-	buf = appendField(buf, []byte(o.Origin))
+	var usual [identityBytes]byte // longer ones are allocated
+	buf := appendField(usual[:0], o.Origin)
 	buf = appendField(buf, o.Name)
-	buf = appendField(buf, []byte(o.Version.Tag))
+	buf = appendField(buf, o.Version.Tag)
 	for _, v := range [...]uint64{
 		o.Version.Device, o.Version.Inode, uint64(o.Version.Size),
 		uint64(o.Version.ModifiedNs), uint64(o.Version.ChangedNs),
@@ -94,9 +94,12 @@ func (c Chunk) Identity() ChunkID {
 	return blake3.Sum256(buf)
 }
 
+// identityBytes is enough for what most chunks' identities are made of.
+const identityBytes = 1024
+
 // appendField appends a length-prefixed field, so that no two different field
 // lists have the same encoding.
-func appendField(buf, field []byte) []byte {
+func appendField[T string | []byte](buf []byte, field T) []byte {
 	buf = binary.LittleEndian.AppendUint64(buf, uint64(len(field)))
 	return append(buf, field...)
 }
@@ -115,6 +118,10 @@ type Read struct {
 	Chunk  Chunk
 	Offset int64
 	P      []byte
+
+	// WaitNs is set by a Gatherer that had to wait for some of P: for how long. The
+	// others leave it as it is, and so do all where nothing had to be waited for.
+	WaitNs int64
 }
 
 // Info is what a Store knows of one chunk.

@@ -21,6 +21,16 @@ type Warmer interface {
 	Warm(ctx context.Context, o *Object, off, n int64) (resident bool, err error)
 }
 
+// Prober is the optional ability to tell how near bytes are.
+type Prober interface {
+	// Resident says how many of the bytes [off, off+n) of o a read would find without
+	// waiting, without bringing any there: for local files, those in the page cache, where
+	// pages that are being read already count. known is false where that cannot be told.
+	// Parallel calls are allowed.
+	// Errors: as Warm.
+	Resident(ctx context.Context, o *Object, off, n int64) (bytes int64, known bool, err error)
+}
+
 // Warm brings bytes nearer through the store's own ability. ok is false if it cannot. It
 // does not look through wrappers, as Gather does not.
 func Warm(ctx context.Context, s Store, o *Object, off, n int64) (resident, ok bool, err error) {

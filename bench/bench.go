@@ -2,8 +2,9 @@
 // beside what the machine could do at best.
 //
 // Compare runs all rows (loaders) and ceilings (bare loops) interleaved on the
-// same data, several times over, and reports medians with their spread; Wakeups
-// measures how fast one process wakes another. Nothing here is needed to run
+// same data, several times over, and reports medians with their spread; Prefetch
+// measures what reading ahead wins and costs; Wakeups measures how fast one process
+// wakes another; Device what a disk does by itself. Nothing here is needed to run
 // Stoker, and only cmd/stoker imports it.
 //
 // How a row is measured. Each row has a Python process of its own, which imports

@@ -62,10 +62,12 @@ func (o *ColdDiskOptions) EnsureDefaults() {
 
 // ColdDiskResult is what ColdDisk found.
 type ColdDiskResult struct {
-	DataDir string            `json:"data_dir"`
-	Share   float64           `json:"share"`
-	Rows    []ColdDiskRow     `json:"rows"`
-	Figures map[string]Figure `json:"figures"`
+	Rows []ColdDiskRow
+	// Stalled is the stall share with foresight, Unforeseen that without: of the worse
+	// pattern, whose name is in Pattern and UnforeseenPattern.
+	Stalled, Unforeseen        Spread
+	Pattern, UnforeseenPattern string
+	DeviceMBPS                 Spread // of the bare loops
 }
 
 // ColdDiskRow is one run of a consumer over cold files: medians would hide which device
@@ -87,9 +89,6 @@ type ColdDiskRow struct {
 	Depth          int64   `json:"depth"`      // samples, at the end
 }
 
-// coldStall is the stall share that a consumer may have that needs Share of the device.
-const coldStall = 0.02
-
 // coldBatch is samples a batch.
 const coldBatch = 64
 
@@ -99,12 +98,15 @@ const coldBatch = 64
 // disk, and the cause of ctx.
 func ColdDisk(ctx context.Context, o ColdDiskOptions) (_ ColdDiskResult, err error) {
 	o.EnsureDefaults()
-	b := &coldBench{o: o, result: ColdDiskResult{DataDir: o.DataDir, Share: o.Share, Figures: map[string]Figure{}}}
+	b := &coldBench{o: o}
 	if o.DataDir == "" {
 		return b.result, errors.New("measure cold reads: no data directory is given")
 	}
 	if least := coldBatch * 2 * o.WarmUp; o.Samples < least {
 		return b.result, fmt.Errorf("measure cold reads: %d samples are too few, give at least %d", o.Samples, least)
+	}
+	if err := makeOnDisk(o.DataDir); err != nil {
+		return b.result, fmt.Errorf("measure cold reads: %w", err)
 	}
 	if err := b.makeData(ctx); err != nil {
 		return b.result, err
@@ -125,8 +127,19 @@ func ColdDisk(ctx context.Context, o ColdDiskOptions) (_ ColdDiskResult, err err
 	if err := b.run(ctx); err != nil {
 		return b.result, err
 	}
-	b.figures()
+	b.summarise()
 	return b.result, nil
+}
+
+// makeOnDisk makes a directory. Errors: it is in memory, where nothing is ever cold.
+func makeOnDisk(dir string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	if name := filesystem(dir); inMemory(name) {
+		return fmt.Errorf("%q is in memory (%s): choose a data directory on a disk with --data-dir, or leave the disk out with --skip-disk", dir, name)
+	}
+	return nil
 }
 
 // coldBench is one run of ColdDisk.
@@ -159,7 +172,9 @@ func (b *coldBench) run(ctx context.Context) error {
 	return nil
 }
 
-func (b *coldBench) all() int { return len(b.patterns) * b.o.Repeats * (1 + len(b.nodes)) }
+// all is how many steps there are: making each pattern's data, and in each repeat one for
+// the bare loop and two for the consumer.
+func (b *coldBench) all() int { return len(b.patterns) * (1 + b.o.Repeats*(1+2)) }
 
 func (b *coldBench) step(label string) {
 	b.o.Progress(b.steps, b.all(), label)
@@ -193,32 +208,22 @@ func (b *coldBench) repeat(ctx context.Context, p coldPattern, repeat int) error
 	return nil
 }
 
-// figures are those of the worse pattern.
-func (b *coldBench) figures() {
-	for _, f := range []struct {
-		name     string
-		prefetch bool
-		target   *target
-		note     string
-	}{
-		{"cold_disk_stall_share", true, atMost(coldStall), "a consumer that needs %.0f%% of what a bare loop reads of the same cold files; the worse pattern: %s"},
-		{"cold_disk_stall_share_without_foresight", false, nil, "the same with prefetch.enabled: false (%.0f%%); the worse pattern: %s"},
-	} {
-		var worst Spread
-		pattern := ""
-		for _, p := range b.patterns {
-			s := spreadOf(b.shares(p.name, f.prefetch))
-			if pattern == "" || s.Median > worst.Median {
-				worst, pattern = s, p.name
-			}
+// summarise finds the worse pattern, and the rates of all bare loops.
+func (b *coldBench) summarise() {
+	r := &b.result
+	for _, p := range b.patterns {
+		if s := spreadOf(b.shares(p.name, true)); r.Pattern == "" || s.Median > r.Stalled.Median {
+			r.Stalled, r.Pattern = s, p.name
 		}
-		b.result.Figures[f.name] = figureOf(worst, "ratio", f.target, fmt.Sprintf(f.note, 100*b.o.Share, pattern))
+		if s := spreadOf(b.shares(p.name, false)); r.UnforeseenPattern == "" || s.Median > r.Unforeseen.Median {
+			r.Unforeseen, r.UnforeseenPattern = s, p.name
+		}
 	}
 	var rates []float64
-	for _, row := range b.result.Rows {
+	for _, row := range r.Rows {
 		rates = append(rates, row.DeviceMBPS)
 	}
-	b.result.Figures["cold_disk_device"] = figureOf(spreadOf(rates), "MB/s", nil, "bare reads of 100 KB")
+	r.DeviceMBPS = spreadOf(rates)
 }
 
 func (b *coldBench) shares(pattern string, prefetch bool) (shares []float64) {
@@ -233,17 +238,16 @@ func (b *coldBench) shares(pattern string, prefetch bool) (shares []float64) {
 // makeData writes what is read, unless it is there.
 func (b *coldBench) makeData(ctx context.Context) error {
 	d := dataAt(CompareOptions{DataDir: b.o.DataDir, RawFiles: b.o.Samples})
-	steps := []dataStep{
+	b.patterns = []coldPattern{rawPattern(d), tarPattern(d.Tar)}
+	for _, step := range []dataStep{
 		{GroupRaw, d.RawDir, "make raw files", func(ctx context.Context, dir string) error { return makeRaw(ctx, dir, d) }},
 		{GroupTar, d.Tar.Dir, "make tar shards", func(ctx context.Context, _ string) error { return d.Tar.write(ctx) }},
-	}
-	for i, step := range steps {
-		b.o.Progress(i, len(steps), step.label)
+	} {
+		b.step(step.label)
 		if err := makeOnce(ctx, step.dir, step.make); err != nil {
 			return fmt.Errorf("%s in %q: %w", step.label, step.dir, err)
 		}
 	}
-	b.patterns = []coldPattern{rawPattern(d), tarPattern(d.Tar)}
 	return nil
 }
 

@@ -7,11 +7,9 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"sync/atomic"
 	"time"
 	"unsafe"
 
-	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 )
 
@@ -138,33 +136,16 @@ func (p *coldPattern) deviceRate(ctx context.Context, flights int, seed uint64) 
 		opened = append(opened, f)
 	}
 	order := rand.New(rand.NewPCG(seed, 1)).Perm(len(p.samples))
-	var next, bytes atomic.Int64
-	began := time.Now()
-	group, ctx := errgroup.WithContext(ctx)
-	for range flights {
-		group.Go(func() error {
-			var buffer []byte
-			for ctx.Err() == nil {
-				i := next.Add(1) - 1
-				if i >= int64(len(order)) {
-					return nil
-				}
-				s := p.samples[order[i]]
-				if int64(len(buffer)) < s.size {
-					buffer = make([]byte, s.size)
-				}
-				if err := p.read(opened, s, buffer[:s.size]); err != nil {
-					return err
-				}
-				bytes.Add(s.size)
-			}
-			return context.Cause(ctx)
-		})
-	}
-	if err := group.Wait(); err != nil {
-		return 0, err
-	}
-	return float64(bytes.Load()) / time.Since(began).Seconds(), nil
+	buffers := make([][]byte, flights)
+	loop := turns{flights: flights, count: int64(len(order))}
+	done, err := loop.run(ctx, func(flight int, turn int64) (int64, error) {
+		s := p.samples[order[turn]]
+		if int64(len(buffers[flight])) < s.size {
+			buffers[flight] = make([]byte, s.size)
+		}
+		return s.size, p.read(opened, s, buffers[flight][:s.size])
+	})
+	return done.perSecond(), err
 }
 
 func (p *coldPattern) read(opened []*os.File, s member, buffer []byte) error {

@@ -19,13 +19,22 @@ func figureOf(s Spread, unit string, t *target, note string) Figure {
 		return f
 	}
 	met := s.Median <= t.bound
-	f.Target = fmt.Sprintf("<= %.4g", t.bound)
 	if t.atLeast {
 		met = s.Median >= t.bound
-		f.Target = fmt.Sprintf(">= %.4g", t.bound)
 	}
-	f.Met = &met
+	f.Met, f.Target = &met, t.text()
 	return f
+}
+
+// text is the target as it stands beside a figure, "" for none.
+func (t *target) text() string {
+	switch {
+	case t == nil:
+		return ""
+	case t.atLeast:
+		return fmt.Sprintf(">= %.4g", t.bound)
+	}
+	return fmt.Sprintf("<= %.4g", t.bound)
 }
 
 func atLeast(bound float64) *target { return &target{atLeast: true, bound: bound} }

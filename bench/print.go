@@ -43,7 +43,11 @@ func (p *printer) machine(m *Machine) {
 	if m.Virtual {
 		virtual = ", virtual"
 	}
-	p.line("%s, %d cores%s, %.0f GiB, Linux %s, %s", m.CPU, m.Cores, virtual, float64(m.MemoryBytes)/(1<<30), m.Kernel, m.Filesystem)
+	text := fmt.Sprintf("%s, %d cores%s, %.0f GiB, Linux %s", m.CPU, m.Cores, virtual, float64(m.MemoryBytes)/(1<<30), m.Kernel)
+	if m.Filesystem != "" {
+		text += ", " + m.Filesystem
+	}
+	p.line("%s", text)
 }
 
 func (p *printer) missed(names []string) {

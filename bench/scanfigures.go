@@ -141,6 +141,11 @@ func shareOf(all []string, part, parts int) []string {
 	return all[first:end]
 }
 
+const (
+	scanGoal = 0.80 // least share of the bare reads' speed
+	scanHeld = 2    // sets, the first ones, that are held to it
+)
+
 // scanFigures adds what follows from the sets' passes and from tarfile's nanoseconds a
 // sample of the last set. That one takes no part in index_scan_share: several of its
 // headers share a page, so that its scan is arithmetic on what few reads brought.
@@ -148,12 +153,16 @@ func scanFigures(figures map[string]Figure, sets []*scanSet, tarfile []float64) 
 	shares, lints := make([]Spread, len(sets)), make([]Spread, len(sets))
 	for i, set := range sets {
 		shares[i], lints[i] = spreadOf(set.share), spreadOf(set.lint)
-		figures["index_scan_share_"+set.name] = figureOf(shares[i], "ratio", nil,
-			fmt.Sprintf("%d samples: scan to finished index in memory, of bare reads of the pages with headers", set.data.Samples))
+		note := fmt.Sprintf("%d samples: scan to finished index in memory, of bare reads of the pages with headers", set.data.Samples)
+		if i >= scanHeld && shares[i].Median < scanGoal {
+			note += fmt.Sprintf("; below %g, to which only %s and %s are held: several of these headers share a page", scanGoal, sets[0].name, sets[1].name)
+		}
+		figures["index_scan_share_"+set.name] = figureOf(shares[i], "ratio", nil, note)
 		figures["lint_vs_scan_"+set.name] = figureOf(lints[i], "ratio", nil, fmt.Sprintf("%d samples: lint's time by the scan's", set.data.Samples))
 	}
 	byMedian := func(a, b Spread) int { return cmp.Compare(a.Median, b.Median) }
-	figures["index_scan_share"] = figureOf(slices.MinFunc(shares[:2], byMedian), "ratio", atLeast(0.80), "the worse of "+sets[0].name+" and "+sets[1].name)
+	figures["index_scan_share"] = figureOf(slices.MinFunc(shares[:scanHeld], byMedian), "ratio", atLeast(scanGoal),
+		"the worse of "+sets[0].name+" and "+sets[1].name+", and of no other set")
 	figures["lint_vs_scan"] = figureOf(slices.MaxFunc(lints, byMedian), "ratio", atMost(2), "the worst of the sets, each of about 1 GiB")
 	tiny := sets[len(sets)-1]
 	figures["index_vs_tarfile"] = figureOf(spreadOf(ratios(tarfile, tiny.ns)), "ratio", atLeast(10),

@@ -32,6 +32,9 @@ func spreadOf(values []float64) Spread {
 	return Spread{Median: median, Min: sorted[0], Max: sorted[len(sorted)-1]}
 }
 
+// only is the spread of a single value: what is simulated is equal in each repeat.
+func only(value float64) Spread { return Spread{Median: value, Min: value, Max: value} }
+
 // ratios divides repeat by repeat: what was measured close in time is compared,
 // so that a slow moment of the machine falls on both sides.
 func ratios(above, below []float64) []float64 {

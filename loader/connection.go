@@ -275,7 +275,7 @@ func (c *connection) answerSession(kind string, packet []byte) error {
 	case shm.TypeSeek:
 		return decoded(packet, c.seek)
 	case shm.TypeNext:
-		return c.next()
+		return decoded(packet, c.next)
 	default:
 		text, err := json.Marshal(c.session.describe())
 		if err != nil {
@@ -296,7 +296,7 @@ func (c *connection) hello(request shm.Hello) error {
 	}
 	return c.send(shm.Hello{
 		Type: shm.TypeHello, Version: version, Daemon: c.node.options.Version.Version, PID: os.Getpid(),
-		Features: []string{shm.TransportRing, shm.TransportSocket},
+		Features: []string{shm.TransportRing, shm.TransportSocket, shm.FeatureSeeding},
 	})
 }
 

@@ -114,6 +114,14 @@ func sampleKey(file, key string) (named shm.SampleKey) {
 	return named
 }
 
+// finding is what the protocol says of what a lint found, whatever bytes its names are.
+func finding(f dataset.Finding) shm.Finding {
+	found := shm.Finding{Severity: f.Severity, Code: f.Code, Offset: f.Offset, What: f.What, Remedy: f.Remedy}
+	found.File, found.FileBytes = readable(f.File)
+	found.Key, found.KeyBytes = readable(f.Key)
+	return found
+}
+
 // readable is a name as JSON can hold it, and its bytes if that is not all of it.
 func readable(name string) (text string, all []byte) {
 	if utf8.ValidString(name) {
@@ -193,7 +201,7 @@ func (c *connection) lintStore(where string, store *object.Dir, options formats.
 		return err
 	}
 	summary, err := formats.Lint(ctx, store, options, func(f dataset.Finding) error {
-		note.Findings = append(note.Findings, shm.Finding(f))
+		note.Findings = append(note.Findings, finding(f))
 		if len(note.Findings) < findingsAtOnce {
 			return nil
 		}

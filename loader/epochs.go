@@ -3,6 +3,7 @@ package loader
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"sync"
 
@@ -42,6 +43,9 @@ type ahead struct {
 func newEpochs(tables *order.Tables, spec order.Spec, session func() string, log *slog.Logger) (*epochs, error) {
 	e := &epochs{tables: tables, spec: spec, session: session, log: log}
 	if !spec.Kind.Tabled() {
+		if spec.Seeding != "" {
+			return nil, invalid("seeding", string(spec.Seeding), fmt.Sprintf("leave it out, or use order %q or %q", order.Torch, order.Numpy))
+		}
 		var err error
 		if e.computed, err = order.New(spec); err != nil {
 			return nil, invalid("order", string(spec.Kind), err.Error())

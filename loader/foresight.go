@@ -48,6 +48,9 @@ type reader interface {
 	// turn tells the planner what is new. It returns when it wants its next turn though
 	// nothing has happened; over says that nothing more is to be fetched.
 	turn(now prefetch.Time) (wake prefetch.Time, over bool)
+	// fail tells that nothing more is planned until the reader moves, as its samples cannot
+	// be looked up; over says that it never does.
+	fail(err error) (over bool)
 	// admits says whether a fetch may be made.
 	admits(f *prefetch.Fetch) bool
 	// done tells how one that was admitted ended.
@@ -92,17 +95,16 @@ type foresight struct {
 
 	wake    chan struct{} // of one place: something is new for the driver
 	stopped chan struct{} // closed by the driver when it has ended
+	tasks   chan task     // for the workers; never closed
 
 	mu struct {
 		sync.Mutex
 		news    []*foreseen
 		done    []ended
-		tasks   ring[task]
-		work    *sync.Cond // a task is there, or closed
-		idle    *sync.Cond // running fell
+		idle    *sync.Cond // workers fell
 		driving bool
 		workers int
-		running int // tasks that workers have
+		given   int // tasks that wait for a worker, or have one
 		closed  bool
 		totals  api.Foresight // of all sessions
 	}
@@ -132,7 +134,8 @@ func newForesight(options PrefetchOptions, log *slog.Logger) *foresight {
 		options: options, log: log, started: time.Now(), patience: foresightPatience,
 		wake: make(chan struct{}, 1), stopped: make(chan struct{}),
 	}
-	f.mu.work, f.mu.idle = sync.NewCond(&f.mu), sync.NewCond(&f.mu)
+	f.mu.idle = sync.NewCond(&f.mu)
+	f.tasks = make(chan task, f.options.tasksMost())
 	f.driver.init(f)
 	return f
 }
@@ -183,6 +186,11 @@ func (f *foresight) tellLocked(x *foreseen) {
 		x.listed = true
 		f.mu.news = append(f.mu.news, x)
 	}
+	f.poke()
+}
+
+// poke lets the driver look for what is new.
+func (f *foresight) poke() {
 	select {
 	case f.wake <- struct{}{}:
 	default:
@@ -195,7 +203,6 @@ func (f *foresight) close() {
 	f.mu.Lock()
 	first, driving := !f.mu.closed, f.mu.driving
 	f.mu.closed = true
-	f.mu.work.Broadcast()
 	f.mu.Unlock()
 	if first && driving {
 		close(f.driver.closing)

@@ -20,7 +20,6 @@ type layout struct {
 	columns int
 	mean    int64
 	plan    dataset.Plan
-	scratch []byte
 }
 
 func newLayout(view dataset.View) *layout {
@@ -43,15 +42,10 @@ func (l *layout) Bytes() int64 {
 	return l.mean * l.view.Len()
 }
 
-// ChunkBytes implements prefetch.Layout. An object that cannot be told is one that nobody
-// would fetch as a whole; whoever reads it says what is wrong.
-func (l *layout) ChunkBytes(chunk int64) int64 {
-	o, err := l.view.Object(chunk, &l.scratch)
-	if err != nil {
-		return math.MaxInt64
-	}
-	return o.Version.Size
-}
+// ChunkBytes implements prefetch.Layout: more than there is, so that nothing is fetched as
+// a whole. Of a whole chunk the planner takes for there what is there once, for as long as
+// its window needs any of it, which may be for ever; the page cache promises nothing.
+func (l *layout) ChunkBytes(int64) int64 { return math.MaxInt64 }
 
 // Pieces implements prefetch.Layout. Parts of a sample that lie close together are one.
 func (l *layout) Pieces(samples []int64, pieces []prefetch.Piece, ends []int32) ([]prefetch.Piece, []int32, error) {

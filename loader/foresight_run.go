@@ -1,6 +1,7 @@
 package loader
 
 import (
+	"errors"
 	"slices"
 	"time"
 
@@ -165,7 +166,7 @@ func (d *driver) plan() {
 		ok, err := d.planner.Next(d.now(), &t.fetch)
 		switch {
 		case err != nil: // said once; the stream is not planned for any more
-			d.log.Warn("nothing more is read ahead until the session seeks", "error", err)
+			d.broken(err)
 			continue
 		case !ok:
 			*t = task{}
@@ -177,7 +178,24 @@ func (d *driver) plan() {
 			continue
 		}
 		t.to.flights++
-		d.give(*t)
+		if !d.give(*t) {
+			d.finish(&ended{task: *t, at: t.begun, result: prefetch.Result{Source: t.fetch.Source, Err: errNotAdmitted}})
+		}
+	}
+}
+
+// broken says that nothing more is planned for a stream. A reader that never seeks ends.
+func (d *driver) broken(err error) {
+	var stream *prefetch.StreamError
+	if !errors.As(err, &stream) || d.streams[stream.Stream] == nil {
+		d.log.Error("plan what is read ahead", "error", err)
+		return
+	}
+	x := d.streams[stream.Stream]
+	d.log.Warn("nothing more is read ahead until it seeks", "for", x.name, "error", stream.Err)
+	if x.fail(stream.Err) {
+		d.end(x, d.now())
+		d.poke()
 	}
 }
 
@@ -233,7 +251,7 @@ func (d *driver) shut() {
 		x.cancel()
 	}
 	d.mu.Lock()
-	for d.mu.running > 0 || d.mu.workers > 0 {
+	for d.mu.workers > 0 {
 		d.mu.idle.Wait()
 	}
 	news := d.mu.news

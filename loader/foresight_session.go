@@ -5,8 +5,10 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/stokerio/stoker/backend"
 	"github.com/stokerio/stoker/loader/api"
 	"github.com/stokerio/stoker/prefetch"
+	"github.com/stokerio/stoker/shm"
 )
 
 // sessionAhead is a session as a reader of the driver. A nil one is a session for which
@@ -16,6 +18,7 @@ type sessionAhead struct {
 	owner    *foresight
 	epochs   *epochs
 	job      string
+	clock    shm.Clock
 	batch    int64
 	samples  int64
 
@@ -29,11 +32,14 @@ type sessionAhead struct {
 	// The driver's.
 	planner *prefetch.Planner
 	order   shiftingOrder
-	at      place // that was taken last, as the planner has it: a place of the rank
-	brought int64 // bytes, into the page cache
-	found   int64 // bytes that were there already
-	quiet   int64 // batches since a read had to wait, or a fetch brought something
-	skipped bool  // the planner was not told of all that was read
+	at      place           // that was taken last, as the planner has it: a place of the rank
+	brought int64           // bytes, into the page cache
+	found   int64           // bytes that were there already
+	quiet   int64           // batches since a read had to wait, or a fetch brought something
+	skipped bool            // the planner was not told of all that was read
+	spare   []time.Duration // for news to come
+	begun   int64           // fetches, at the last turn
+	anew    int64           // samples taken since the window last began anew
 }
 
 // quietBatches is after how many batches of which nothing had to be read from the disk
@@ -52,8 +58,11 @@ type sessionNews struct {
 	batches int64
 	samples int64
 	missing int64
-	slowest time.Duration
+	took    []time.Duration // that reads had to wait, of at most tookKept of them
 }
+
+// tookKept is how many reads of a session the planner is told of at once.
+const tookKept = 256
 
 // shiftingOrder is the order of a session that may move.
 type shiftingOrder struct{ *future }
@@ -66,7 +75,7 @@ func (s *session) newAhead() *sessionAhead {
 		return nil
 	}
 	a := &sessionAhead{
-		owner: f, epochs: s.epochs, job: s.request.JobID, batch: int64(s.share.BatchSize), samples: s.source.view.Len(),
+		owner: f, epochs: s.epochs, job: s.request.JobID, clock: s.clock, batch: int64(s.share.BatchSize), samples: s.source.view.Len(),
 		foreseen: foreseen{name: "session " + s.id, view: s.source.view, store: s.source.store},
 	}
 	if a.job == "" {
@@ -86,7 +95,7 @@ func (s *session) foresee(from place) {
 	f := a.owner
 	f.mu.Lock()
 	added := a.foreseen.release != nil
-	a.news = sessionNews{future: next}
+	a.news = sessionNews{future: next, took: a.news.took[:0]}
 	if added {
 		f.tellLocked(&a.foreseen)
 	}
@@ -98,25 +107,38 @@ func (s *session) foresee(from place) {
 	}
 }
 
-// filled tells that a batch was read: that of a job, in order. While all is in the page
-// cache it does nothing.
-func (a *sessionAhead) filled(j *job, f *filler, waited time.Duration) {
+// filled tells that a batch was read: that of a job, in order, whose reads began at a time
+// of the session's clock. While all is in the page cache it does nothing.
+func (a *sessionAhead) filled(j *job, f *filler, began uint64) {
 	if a == nil || a.asleep.Load() && f.report.DiskReads == 0 {
 		return
 	}
 	owner := a.owner
+	now := owner.now() // first, so that the batch never seems to be asked for later than it was
+	since := time.Duration(a.clock.Now() - began)
 	owner.mu.Lock()
 	defer owner.mu.Unlock()
 	n := &a.news
-	n.read, n.epoch, n.taken, n.at = true, j.epoch, j.step.Consumed, owner.now()
+	n.read, n.epoch, n.taken, n.at = true, j.epoch, j.step.Consumed, now
 	n.batches++
 	n.samples += int64(len(f.samples))
 	if f.report.DiskReads > 0 {
-		n.waited += waited
+		n.waited += since
 		n.missing += min(f.report.DiskReads, int64(len(f.samples)))
-		n.slowest = max(n.slowest, time.Duration(f.report.SlowestNs))
+		n.took = appendWaits(n.took, f.reads)
 	}
 	owner.tellLocked(&a.foreseen)
+}
+
+// appendWaits appends how long reads had to wait, up to tookKept. Which are left out has
+// nothing to do with that.
+func appendWaits(took []time.Duration, reads []backend.Read) []time.Duration {
+	for i := range reads {
+		if ns := reads[i].WaitNs; ns > 0 && len(took) < tookKept {
+			took = append(took, time.Duration(ns))
+		}
+	}
+	return took
 }
 
 // leave ends reading ahead for the session. It does not wait.
@@ -140,6 +162,7 @@ func (a *sessionAhead) begin(p *prefetch.Planner, now prefetch.Time) (prefetch.S
 	a.at = place{epoch: a.order.epoch}
 	id, err := p.AddStream(now, prefetch.Stream{
 		Job: d.job(a.job, now), Dataset: layout, Order: &a.order, Batch: a.batch, Epoch: a.at.epoch, Source: prefetch.Origin,
+		MaxDepth: a.order.whole.length, // a use that is further away follows another of the same bytes
 	})
 	if err != nil {
 		err = errors.Join(err, d.leaveJob(a.job, now), d.leaveLayout(a.foreseen.view, now))
@@ -147,12 +170,13 @@ func (a *sessionAhead) begin(p *prefetch.Planner, now prefetch.Time) (prefetch.S
 	return id, err
 }
 
-// takeNews returns what is new.
+// takeNews returns what is new, until the next call.
 func (a *sessionAhead) takeNews() sessionNews {
 	a.owner.mu.Lock()
 	defer a.owner.mu.Unlock()
 	n := a.news
-	a.news = sessionNews{}
+	a.news = sessionNews{took: a.spare[:0]}
+	a.spare = n.took
 	return n
 }
 
@@ -181,7 +205,9 @@ func (a *sessionAhead) turn(now prefetch.Time) (wake prefetch.Time, over bool) {
 	return prefetch.Never, false
 }
 
-// read tells the planner what was read.
+// read tells the planner what was read. Where most of it had to be waited for though the
+// planner took it for there, the page cache has lost it, and with it what lies ahead: the
+// window begins anew, once in the time that a window takes at most.
 func (a *sessionAhead) read(n *sessionNews) error {
 	p, id := a.planner, a.foreseen.stream
 	if a.quiet += n.batches; n.missing > 0 {
@@ -197,28 +223,49 @@ func (a *sessionAhead) read(n *sessionNews) error {
 			return err
 		}
 	}
-	p.Missed(n.at, id, n.samples, n.missing, n.slowest)
+	before, _ := p.Metrics(id)
+	p.Missed(n.at, id, n.samples, n.missing, n.took...)
 	p.Consumed(n.at, id, a.at.epoch, a.at.consumed, n.waited)
+	after, _ := p.Metrics(id)
+	a.anew += n.samples
+	if a.anew > before.Depth && n.lost(&before, &after) {
+		a.anew = 0
+		return p.Seek(n.at, id, a.at.epoch, a.at.consumed)
+	}
 	return nil
+}
+
+// lost reports whether most of one batch was read from the disk though it was brought
+// before it was asked for. Of several batches it is not known which were.
+func (n *sessionNews) lost(before, after *prefetch.Metrics) bool {
+	there := after.OnTime - before.OnTime
+	return n.batches == 1 && before.Depth > 0 && 2*(there+n.missing-n.samples) > n.samples
 }
 
 // isQuiet reports whether all that is read is in the page cache. A planner that found so
 // before plans nothing either, and is quick to believe it again.
 func (a *sessionAhead) isQuiet() bool { return a.quiet >= quietBatches }
 
-// publish shows what the planner counts, and falls asleep where nothing is to be planned.
+// publish shows what the planner counts, and falls asleep where nothing is to be planned,
+// nothing is under way and nothing was begun since the last turn.
 func (a *sessionAhead) publish() {
-	if m, ok := a.planner.Metrics(a.foreseen.stream); ok {
-		if a.isQuiet() {
-			m.Depth = 0
-		}
-		a.show(&m)
+	m, ok := a.planner.Metrics(a.foreseen.stream)
+	if !ok {
+		return
 	}
-	a.asleep.Store(a.isQuiet())
+	if a.isQuiet() {
+		m.Depth = 0
+	}
+	a.show(&m)
+	a.asleep.Store(a.isQuiet() && a.foreseen.flights == 0 && m.Fetches == a.begun)
+	a.begun = m.Fetches
 }
 
 // admits implements reader.
 func (a *sessionAhead) admits(*prefetch.Fetch) bool { return true }
+
+// fail implements reader: whoever reads those samples says what is wrong.
+func (a *sessionAhead) fail(error) (over bool) { return false }
 
 // done implements reader.
 func (a *sessionAhead) done(_ *prefetch.Fetch, r *prefetch.Result) {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -15,7 +16,9 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+	"pgregory.net/rapid"
 
+	"github.com/stokerio/stoker/backend"
 	"github.com/stokerio/stoker/loader/api"
 	"github.com/stokerio/stoker/prefetch"
 	"github.com/stokerio/stoker/shm"
@@ -88,17 +91,140 @@ func TestForesightWakesWithTheFirstReadThatWaits(t *testing.T) {
 	})
 	for client.next().Kind != shm.KindEndOfEpoch { //nolint:revive // to the epoch's end
 	}
-	filled := s.counters.batches.Load()
 	eventually(t, "the ring is full", func() bool {
-		now := s.counters.batches.Load()
-		full := now == filled
-		filled = now
-		time.Sleep(time.Millisecond)
-		return full
+		levels := s.ring.Levels()
+		return levels.Ready == levels.Slots
 	})
 	c.disk.drop()
 	drain(t, client, 20)
 	eventually(t, "the batches after those of the ring are brought", func() bool { return c.has(4*20+16, 4*20+20) })
+}
+
+// aheadOf is a reader of its own for an open session, whose planner the test drives.
+func aheadOf(t *testing.T, s *session) *sessionAhead {
+	t.Helper()
+	f := newForesight(PrefetchOptions{WindowBytes: 1 << 20, Workers: 32}, discardLogger())
+	a := &sessionAhead{
+		owner: f, job: "x", batch: int64(s.share.BatchSize), samples: s.source.view.Len(), foreseen: foreseen{view: s.source.view},
+		news: sessionNews{future: newFuture(s.epochs, s.share, s.source.view.Len(), place{})},
+	}
+	stream, err := a.begin(f.driver.planner, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.foreseen.stream = stream
+	return a
+}
+
+// drivenAhead is a reader whose batches are of 4 samples, one each 10 ms, and whose
+// fetches take 100 ms, as far as the planner is told.
+type drivenAhead struct {
+	*sessionAhead
+	t        *testing.T
+	now      prefetch.Time
+	epoch    int64
+	consumed int64
+}
+
+// read takes the next batch, of which so many samples were read from the disk. It makes
+// the fetches that the planner wants then, and counts them.
+func (d *drivenAhead) read(missing int64) (fetches int) {
+	d.t.Helper()
+	if d.consumed == d.samples {
+		d.epoch, d.consumed = d.epoch+1, 0
+	}
+	d.now, d.consumed = d.now.Add(10*time.Millisecond), d.consumed+4
+	d.at = place{d.epoch, d.consumed}
+	if err := d.sessionAhead.read(&sessionNews{at: d.now, batches: 1, samples: 4, missing: missing}); err != nil {
+		d.t.Fatal(err)
+	}
+	for {
+		var f prefetch.Fetch
+		ok, err := d.planner.Next(d.now, &f)
+		if err != nil {
+			d.t.Fatal(err)
+		}
+		if !ok {
+			return fetches
+		}
+		fetches++
+		d.planner.Done(d.now, f.ID, prefetch.Result{Source: prefetch.Origin, Took: 100 * time.Millisecond, Bytes: f.Bytes})
+		d.quiet = 0 // as it is told by sessionAhead.done
+	}
+}
+
+// TestAWindowThatThePageCacheLostBeginsAnew reads a batch from the disk that the planner
+// takes for there, with the window behind it.
+func TestAWindowThatThePageCacheLostBeginsAnew(t *testing.T) {
+	c := newColdFiles(t, 400, 5000, nil)
+	c.openAhead(openRequest("files"))
+	d := drivenAhead{sessionAhead: aheadOf(t, c.session()), t: t}
+	for range 40 {
+		d.read(0)
+	}
+	window := int(metricsOf(t, d.sessionAhead).Depth)
+	if window < 40 {
+		t.Fatalf("a window of %d", window)
+	}
+	if n := d.read(1); n > window/2 {
+		t.Errorf("%d fetches after a read of one sample from the disk, of a window of %d", n, window)
+	}
+	if n := d.read(4); n < window/4 { // it may be less deep than before
+		t.Errorf("%d fetches after a batch was read from the disk that was taken for there; the window has %d", n, window)
+	}
+	again := 0
+	for range window / 4 {
+		again += d.read(4)
+	}
+	if again > 3*window {
+		t.Errorf("%d fetches in the time of a window of %d, which may begin anew once meanwhile", again, window)
+	}
+}
+
+// TestAWindowAsLargeAsItsDatasetBringsEachUse reads 20 files again and again with a window
+// that reaches beyond an epoch.
+func TestAWindowAsLargeAsItsDatasetBringsEachUse(t *testing.T) {
+	c := newColdFiles(t, 20, 5000, nil)
+	c.openAhead(openRequest("files"))
+	d := drivenAhead{sessionAhead: aheadOf(t, c.session()), t: t}
+	fetches := 0
+	for range 100 {
+		fetches += d.read(0)
+	}
+	if window := metricsOf(t, d.sessionAhead).Depth; window < 20 {
+		t.Fatalf("a window of %d", window)
+	}
+	if fetches < 380 {
+		t.Errorf("%d fetches for 400 samples", fetches)
+	}
+}
+
+func metricsOf(t *testing.T, a *sessionAhead) prefetch.Metrics {
+	t.Helper()
+	m, ok := a.planner.Metrics(a.foreseen.stream)
+	if !ok {
+		t.Fatal("the stream is not known")
+	}
+	return m
+}
+
+// TestAllReadsThatWaitedAreToldOf has reads whose times say nothing of which are told.
+func TestAllReadsThatWaitedAreToldOf(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		waits := rapid.SliceOfN(rapid.Int64Range(0, 3), 0, 2*tookKept).Draw(t, "waits")
+		before := make([]time.Duration, rapid.IntRange(0, tookKept).Draw(t, "before"))
+		var reads []backend.Read
+		want := slices.Clone(before)
+		for _, ns := range waits {
+			reads = append(reads, backend.Read{WaitNs: ns})
+			if ns > 0 {
+				want = append(want, time.Duration(ns))
+			}
+		}
+		if got := appendWaits(before, reads); !slices.Equal(got, want[:min(len(want), tookKept)]) {
+			t.Fatalf("%v became %v with %v", before, got, waits)
+		}
+	})
 }
 
 func TestAfterASeekWhatIsReadThereIsBrought(t *testing.T) {
@@ -364,6 +490,9 @@ func TestAReaderThatFailsIsLoggedAndHarmsNobody(t *testing.T) {
 			t.Errorf("%q was logged %d times:\n%s", text, n, log.String())
 		}
 	}
+	if text := log.String(); strings.Count(text, "for=broken") != 3+strings.Count(text, "plan what is read ahead") {
+		t.Errorf("not all that was logged says for whom:\n%s", text)
+	}
 }
 
 // lockedBuffer may be written and read in parallel.
@@ -397,25 +526,14 @@ func TestWhoeverIsAddedTooLateIsReleasedAtOnce(t *testing.T) {
 	}
 }
 
-func TestTheRingOfTasksIsAQueue(t *testing.T) {
-	var r ring[int]
-	next := 0
-	for i := range 1000 {
-		r.push(i)
-		if i%3 == 0 {
-			if got := r.pop(); got != next {
-				t.Fatalf("%d, want %d", got, next)
-			}
-			next++
-		}
+func TestATaskThatFindsNoPlaceIsRefused(t *testing.T) {
+	f := newForesight(PrefetchOptions{Workers: 1}, discardLogger())
+	defer f.close()
+	for i := range f.options.tasksMost() {
+		f.tasks <- task{fetch: prefetch.Fetch{ID: prefetch.FetchID(i)}}
 	}
-	for ; r.len() > 0; next++ {
-		if got := r.pop(); got != next {
-			t.Fatalf("%d, want %d", got, next)
-		}
-	}
-	if next != 1000 {
-		t.Errorf("%d came out", next)
+	if f.give(task{}) {
+		t.Error("a task more was taken")
 	}
 }
 

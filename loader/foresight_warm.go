@@ -11,32 +11,43 @@ import (
 // errNotAdmitted is why a fetch was not made.
 var errNotAdmitted = errors.New("the fetch was not admitted")
 
-// give hands a task to a worker. It does not wait: the planner bounds how many there are.
-func (f *foresight) give(t task) {
+// tasksMost is how many tasks may wait for a worker: as many fetches as the planner has
+// under way at most, and second attempts.
+func (o *PrefetchOptions) tasksMost() int { return max(1, 2*o.planned().MaxFlights) }
+
+// give hands a task to a worker. It does not wait; false if too many wait already.
+func (f *foresight) give(t task) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.mu.tasks.push(t)
-	if f.mu.workers < f.options.Workers && f.mu.running+f.mu.tasks.len() > f.mu.workers && !f.mu.closed {
+	select {
+	case f.tasks <- t:
+	default:
+		return false
+	}
+	f.mu.given++
+	if f.mu.workers < f.options.Workers && f.mu.given > f.mu.workers && !f.mu.closed {
 		f.mu.workers++
 		go labelled(context.Background(), "warm", "", f.work)
 	}
-	f.mu.work.Signal()
+	return true
 }
 
 // take returns the next task; false when it is time to end.
-func (f *foresight) take() (task, bool) {
+func (f *foresight) take() (t task, ok bool) {
+	select {
+	case <-f.driver.closing: // whatever waits is not worth it any more
+	default:
+		select {
+		case t = <-f.tasks:
+			return t, true
+		case <-f.driver.closing:
+		}
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for f.mu.tasks.len() == 0 && !f.mu.closed {
-		f.mu.work.Wait()
-	}
-	if f.mu.closed {
-		f.mu.workers--
-		f.mu.idle.Broadcast()
-		return task{}, false
-	}
-	f.mu.running++
-	return f.mu.tasks.pop(), true
+	f.mu.workers--
+	f.mu.idle.Broadcast()
+	return t, false
 }
 
 // worker is a worker's scratch.
@@ -57,9 +68,8 @@ func (f *foresight) work() {
 		at := f.now()
 		r.Took = at.Sub(t.begun)
 		f.mu.Lock()
-		f.mu.running--
+		f.mu.given--
 		f.mu.done = append(f.mu.done, ended{t, at, r})
-		f.mu.idle.Broadcast()
 		f.mu.Unlock()
 		select {
 		case f.wake <- struct{}{}:
@@ -89,32 +99,4 @@ func (w *worker) warm(t *task) prefetch.Result {
 		}
 	}
 	return r
-}
-
-// ring is a queue in one slice.
-type ring[T any] struct {
-	slots []T // a power of two of them, or none
-	head  int
-	n     int
-}
-
-func (r *ring[T]) len() int { return r.n }
-
-func (r *ring[T]) push(v T) {
-	if r.n == len(r.slots) {
-		grown := make([]T, max(16, 2*len(r.slots)))
-		for i := range r.n {
-			grown[i] = r.slots[(r.head+i)&(len(r.slots)-1)]
-		}
-		r.slots, r.head = grown, 0
-	}
-	r.slots[(r.head+r.n)&(len(r.slots)-1)] = v
-	r.n++
-}
-
-func (r *ring[T]) pop() (v T) {
-	v, r.slots[r.head] = r.slots[r.head], v
-	r.head = (r.head + 1) & (len(r.slots) - 1)
-	r.n--
-	return v
 }

@@ -25,6 +25,8 @@ func FuzzSessionProtocol(f *testing.F) {
 	f.Add([]byte(hello + "\n" + `!{"type":"dataset_add","name":"x","format":"auto"}`))
 	f.Add([]byte(hello + "\n" + `{"type":"sample","dataset":"d","index":3}` + "\n" + `{"type":"close"}`))
 	f.Add([]byte(hello + "\n" + `{"type":"open","dataset":"d","batch_size":2,"order":"windowed","window":3,"world_size":2,"rank":1,"transport":"socket"}` + "\n" + `{"type":"next"}`))
+	f.Add([]byte(hello + "\n" + `{"type":"open","dataset":"d","batch_size":2,"order":"torch","seeding":"once","transport":"socket"}` + "\n" +
+		`{"type":"next","waited":{"total_ns":18446744073709551615,"longest_ns":7,"epoch":1,"position":99,"rows":4294967295}}` + "\n" + `{"type":"stats"}`))
 	f.Add([]byte("\x00\n{}\n" + hello))
 	f.Fuzz(func(t *testing.T, packets []byte) {
 		hostile, err := shm.Dial(n.socket)

@@ -32,11 +32,6 @@ func (s hintSize) most() int64 {
 	return max(1, s.bytes)
 }
 
-// prober tells how much of an object is resident.
-type prober interface {
-	Resident(ctx context.Context, o *backend.Object, off, n int64) (bytes int64, known bool, err error)
-}
-
 // measureHint looks at some samples of a hint, at all if they are few.
 func measureHint(ctx context.Context, s *hintStream) (size hintSize, w *watched, err error) {
 	n := s.order.length
@@ -45,7 +40,7 @@ func measureHint(ctx context.Context, s *hintStream) (size hintSize, w *watched,
 	ctx, cancel := context.WithTimeout(ctx, hintLooking)
 	defer cancel()
 	look := residency{ctx: ctx, stream: s}
-	look.prober, _ = backend.As[prober](s.store)
+	look.prober, _ = backend.As[backend.Prober](s.store)
 	var samples []int64
 	var pieces []prefetch.Piece
 	var ends []int32
@@ -80,7 +75,7 @@ func spread(i, count, n int64) int64 {
 type residency struct {
 	ctx    context.Context //nolint:containedctx // of one call
 	stream *hintStream
-	prober prober
+	prober backend.Prober
 	name   []byte
 
 	bytes    int64 // of all samples looked at
@@ -97,7 +92,7 @@ func (l *residency) at(pieces []prefetch.Piece) {
 			continue
 		}
 		o, err := l.stream.view.Object(piece.Chunk, &l.name)
-		if err != nil || o.Version.Tag != "" { // what is unpacked is not where the prober looks
+		if err != nil {
 			continue
 		}
 		bytes, known, err := l.prober.Resident(l.ctx, &o, piece.Offset, piece.Bytes)

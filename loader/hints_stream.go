@@ -94,6 +94,8 @@ func (h *hintStream) add(p *prefetch.Planner, now prefetch.Time) (err error) {
 	h.job = p.AddJob(now, h.weight)
 	h.stream, err = p.AddStream(now, prefetch.Stream{
 		Job: h.job, Dataset: h.dataset, Order: h.order, Batch: h.batch(), Epochs: 1, Source: prefetch.Origin,
+		// Nobody reads on its behalf who would notice the first sample that is not resident.
+		MinDepth: 2 * h.batch(), Rank: h.rank(),
 	})
 	if err != nil {
 		return errors.Join(err, p.EndJob(now, h.job), p.EndDataset(now, h.dataset))
@@ -118,7 +120,6 @@ func (h *hintStream) turn(now prefetch.Time) (wake prefetch.Time, over bool) {
 		h.finish(api.HintComplete, h.progress().problem)
 		return prefetch.Never, true
 	}
-	h.keepLooking(now)
 	if due > taken { // it waits for fetches, after which readers with a clock have their turns
 		return now.Add(hintPatience), false
 	}
@@ -131,6 +132,14 @@ func (h *hintStream) batch() int64 {
 		return hintBatch
 	}
 	return int64(max(1, math.Min(h.rate*hintBatchTime.Seconds(), hintBatch)))
+}
+
+// rank puts a hint that nobody waits for at any time behind the sessions.
+func (h *hintStream) rank() uint8 {
+	if h.rate == 0 {
+		return 1
+	}
+	return 0
 }
 
 // ready is the first place that is not ready.
@@ -159,14 +168,6 @@ func (h *hintStream) dueAt(place int64) prefetch.Time {
 	return h.begun + prefetch.Time(math.Min(math.Ceil(float64(place-h.batch())/h.rate*1e9), 1e18)) + 1
 }
 
-// keepLooking keeps the planner from closing the window of a hint whose samples were all
-// resident so far: nobody reads on its behalf who would notice the first that is not.
-func (h *hintStream) keepLooking(now prefetch.Time) {
-	if m, ok := h.planner.Metrics(h.stream); ok && m.Depth == 0 {
-		h.planner.Missed(now, h.stream, 1<<20, 1, 0)
-	}
-}
-
 // admits implements reader: a fetch that is not admitted was the hint's last.
 func (h *hintStream) admits(f *prefetch.Fetch) bool {
 	if h.over {
@@ -177,6 +178,12 @@ func (h *hintStream) admits(f *prefetch.Fetch) bool {
 		return false
 	}
 	h.asked += f.Bytes
+	return true
+}
+
+// fail implements reader.
+func (h *hintStream) fail(err error) (over bool) {
+	h.finish(api.HintFailed, err.Error())
 	return true
 }
 

@@ -3,7 +3,10 @@ package loader
 import (
 	"cmp"
 	"errors"
+	"io"
+	"log/slog"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -240,4 +243,73 @@ func TestClocksThatJumpDoNotEndAHintBefore(t *testing.T) {
 			t.Fatalf("%+v", p)
 		}
 	})
+}
+
+// TestHintsWithoutADeadlineWaitForSessions has a session and a hint that want all there
+// is of a node's fetches.
+func TestHintsWithoutADeadlineWaitForSessions(t *testing.T) {
+	for rate, behind := range map[float64]bool{0: true, 1e6: false} {
+		p := prefetch.New(prefetch.Options{Cut: prefetch.CutOptions{Billed: true}, MaxFlights: 64})
+		h := evenHint(1000, 100, 1<<30, rate)
+		if _, err := h.begin(p, 0); err != nil {
+			t.Fatal(err)
+		}
+		dataset, err := p.AddDataset(0, prefetch.Dataset{Layout: evenLayout{1000, 100}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		order := &hintOrder{places: numbered(1000), length: 1000}
+		session, err := p.AddStream(0, prefetch.Stream{Job: p.AddJob(0, 1), Dataset: dataset, Order: order, Batch: 16, Source: prefetch.Origin})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var begun []prefetch.StreamID
+		var f prefetch.Fetch
+		for {
+			ok, err := p.Next(0, &f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !ok {
+				break
+			}
+			begun = append(begun, f.Stream)
+		}
+		last, first := len(begun)-1, slices.Index(begun, h.stream)
+		for begun[last] != session {
+			last--
+		}
+		if len(begun) < 32 || first < 0 || behind != (first > last) {
+			t.Errorf("rate %v: the session's last fetch is the %d-th, the hint's first the %d-th of %d", rate, last, first, len(begun))
+		}
+	}
+}
+
+// brokenLayout is one of samples that cannot be looked up.
+type brokenLayout struct{ evenLayout }
+
+func (brokenLayout) Pieces([]int64, []prefetch.Piece, []int32) ([]prefetch.Piece, []int32, error) {
+	return nil, nil, io.ErrUnexpectedEOF
+}
+
+func TestAHintWhoseSamplesCannotBeLookedUpFails(t *testing.T) {
+	var log lockedBuffer
+	c := newColdFiles(t, 20, 5000, func(o *Options) { o.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
+	client := c.openSession(openRequest("files"))
+	source := c.session().source
+	h := evenHint(1000, 100, 1<<30, 0)
+	h.layout, h.view, h.store = brokenLayout{evenLayout{1000, 100}}, source.view, source.store
+	h.mu.progress.state = api.HintActive
+	let := make(chan struct{})
+	if err := (hintsAhead{c.foresight}).carry(h, func() { close(let) }); err != nil {
+		t.Fatal(err)
+	}
+	<-let
+	if p := h.progress(); p.state != api.HintFailed || !strings.Contains(p.problem, "unexpected EOF") || p.ended.IsZero() {
+		t.Errorf("%+v", p)
+	}
+	if text := log.String(); strings.Count(text, "unexpected EOF") != 1 || !strings.Contains(text, "a hint") {
+		t.Errorf("logged %q", text)
+	}
+	drain(t, client, 5)
 }

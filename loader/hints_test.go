@@ -686,6 +686,12 @@ func TestHintsOfTarSamplesAreOfTheirParts(t *testing.T) {
 			t.Errorf("%s: %+v", name, h)
 		}
 	}
+	plain := n.mustAnnounce(api.HintRequest{Dataset: "shards", Files: []api.HintFile{{Path: "shard-002.tar"}}})
+	packed := n.mustAnnounce(api.HintRequest{Dataset: "shards", Files: []api.HintFile{{Path: "shard-005.tar.gz"}}})
+	if plain.Estimated != packed.Estimated || plain.ResidentShare != packed.ResidentShare {
+		t.Errorf("of what was brought %v is said to be there of a plain shard (estimated: %v), %v of one that was unpacked (%v)",
+			plain.ResidentShare, plain.Estimated, packed.ResidentShare, packed.Estimated)
+	}
 	for word, columns := range map[string][]api.HintColumn{"png": {{Name: "image", Parts: []string{"png"}}}, "column": {{Name: "", Parts: []string{"jpg"}}}} {
 		if _, err := n.announce(api.HintRequest{Dataset: "shards", Indices: []int64{1}, Select: columns}); err == nil || !strings.Contains(err.Error(), word) {
 			t.Errorf("%s: %v", word, err)

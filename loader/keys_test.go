@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -35,6 +36,29 @@ func TestKeysThatAreNoUTF8TravelWhole(t *testing.T) {
 		}
 		if whole != keys[i] || got.Key != strings.ToValidUTF8(keys[i], "\uFFFD") || (i < 2) != (got.KeyBytes != nil) || got.File != "a.tar" || got.FileBytes != nil {
 			t.Errorf("sample %d is %+v, expected %q", i, got, keys[i])
+		}
+	}
+}
+
+func TestFindingsNameKeysThatAreNoUTF8Whole(t *testing.T) {
+	n := startNode(t, testOptions(t))
+	dir := t.TempDir()
+	names := []string{"bad\xff.txt", "bad\xfe.txt", "bad\xff.txt"}
+	members := []member{{"00000000", "x"}, {"11111111", "x"}, {"22222222", "x"}}
+	path := filepath.Join(dir, "a\xff.tar")
+	writeShard(t, path, members...)
+	renameMembers(t, path, names)
+	findings, _ := n.lint(shm.DatasetLint{Format: "tar"}, openDirectory(t, dir))
+	i := slices.IndexFunc(findings, func(f shm.Finding) bool { return f.Code == "duplicate-key" })
+	if i < 0 {
+		t.Fatalf("no duplicate key: %+v", findings)
+	}
+	if f := findings[i]; f.Key != "bad\uFFFD" || string(f.KeyBytes) != "bad\xff" || f.File != "a\uFFFD.tar" || string(f.FileBytes) != "a\xff.tar" || f.Offset != 2048 {
+		t.Errorf("%+v", f)
+	}
+	for _, f := range findings {
+		if f.Key == "" && f.KeyBytes != nil {
+			t.Errorf("bytes of no key: %+v", f)
 		}
 	}
 }

@@ -35,6 +35,7 @@ type Node struct {
 	nextSession atomic.Int64
 	totals      totals
 	hints       hints
+	recordings  recordings
 
 	ctx    context.Context //nolint:containedctx // the node's own life
 	cancel context.CancelFunc

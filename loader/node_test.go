@@ -121,8 +121,14 @@ func TestABatchLargerThanASlotArrivesInItsOwnMemory(t *testing.T) {
 // nextOverSocket asks for a batch as a trainer that cannot map memory does.
 func (c *client) nextOverSocket() batch {
 	c.t.Helper()
+	return c.nextTelling(nil)
+}
+
+// nextTelling is nextOverSocket with word of how the trainer waited.
+func (c *client) nextTelling(waited *shm.TransformWait) batch {
+	c.t.Helper()
 	var answer shm.BatchAnswer
-	c.ask(map[string]string{"type": shm.TypeNext}, &answer)
+	c.ask(shm.Next{Type: shm.TypeNext, Waited: waited}, &answer)
 	var stream []byte
 	for int64(len(stream)) < int64(answer.EntryBytes)+answer.Bytes {
 		packet, _, err := c.Receive()

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/stokerio/stoker/loader/order"
 	"github.com/stokerio/stoker/shm"
@@ -139,7 +138,8 @@ func (p *production) do(f *filler, j *job) bool {
 	}
 	if err == nil && !j.end { // noted first, so that whoever learns of the wait finds it
 		p.session.slow.note(p.session.ring.NextSequence(), f)
-		p.session.ahead.filled(j, f, time.Duration(entry.DoneAt-entry.ReadAt))
+		p.session.ahead.filled(j, f, entry.ReadAt)
+		p.session.record(j, f, &entry)
 	}
 	published := p.publish(&entry)
 	if !published {

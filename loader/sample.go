@@ -109,10 +109,13 @@ func columnSpecs(s *source) []shm.ColumnSpec {
 const takeBound = 100 * time.Millisecond
 
 // next sends the next entry over the socket, for trainers that cannot map the ring.
-func (c *connection) next() error {
+func (c *connection) next(request shm.Next) error {
 	s := c.session
 	if s.taker == nil {
 		return invalid("type", shm.TypeNext, "open the session with transport \"socket\"")
+	}
+	if request.Waited != nil {
+		s.waited.addTransform(request.Waited, time.Since(s.opened))
 	}
 	asked := s.clock.Now()
 	for c.ctx.Err() == nil && !c.conn.PeerGone() {

@@ -138,7 +138,7 @@ func (s *session) resolve() error {
 			Remedy: "finish the epoch with the release that began it, or start without the state",
 		}
 	}
-	spec := order.Spec{Kind: order.Kind(r.Order), Seed: r.Seed, Samples: view.Len(), Window: r.Window}
+	spec := order.Spec{Kind: order.Kind(r.Order), Seed: r.Seed, Samples: view.Len(), Window: r.Window, Seeding: order.Seeding(r.Seeding)}
 	s.epochs, err = newEpochs(s.node.tables, spec, func() string { return s.id }, s.node.log)
 	if err != nil {
 		return err

@@ -33,8 +33,8 @@ func attribute(asked, got uint64, e *shm.Entry) shm.Waits {
 	return w
 }
 
-// waitLog keeps what the daemon itself saw a session wait: all of it over the
-// copying transport, where the trainer asks for each batch.
+// waitLog keeps what the daemon itself saw a session wait over the copying transport,
+// where the trainer asks for each batch, and what the trainer told of its own pool.
 type waitLog struct {
 	mu struct {
 		sync.Mutex
@@ -54,14 +54,33 @@ func (l *waitLog) add(w shm.Waits, e *shm.Entry) {
 	sum.Order += w.Order
 	sum.Ring += w.Ring
 	sum.Wake += w.Wake
-	wait := shm.WorstWait{Waits: w, Sequence: e.Sequence, Epoch: e.Epoch, Position: e.Position, Rows: uint64(e.Rows)}
+	sum.Transform += w.Transform
+	l.keepLocked(&shm.WorstWait{Waits: w, Sequence: e.Sequence, Epoch: e.Epoch, Position: e.Position, Rows: uint64(e.Rows)})
+}
+
+// addTransform notes what the trainer says that it waited for its own pool, as far as that
+// is possible of a session of this age.
+func (l *waitLog) addTransform(w *shm.TransformWait, age time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	total := min(w.Total, uint64(age))
+	l.mu.sum.Total += total
+	l.mu.sum.Transform += total
+	if longest := min(w.Longest, total); longest > 0 {
+		waits := shm.Waits{Total: longest, Transform: longest}
+		l.keepLocked(&shm.WorstWait{Waits: waits, Sequence: w.Sequence, Epoch: w.Epoch, Position: w.Position, Rows: uint64(w.Rows)})
+	}
+}
+
+// keepLocked keeps a wait if it is one of the longest.
+func (l *waitLog) keepLocked(wait *shm.WorstWait) {
 	if len(l.mu.worst) < shm.WorstWaits {
-		l.mu.worst = append(l.mu.worst, wait)
+		l.mu.worst = append(l.mu.worst, *wait)
 		return
 	}
 	least := slices.MinFunc(l.mu.worst, func(a, b shm.WorstWait) int { return cmp.Compare(a.Total, b.Total) })
-	if w.Total > least.Total {
-		l.mu.worst[slices.Index(l.mu.worst, least)] = wait
+	if wait.Total > least.Total {
+		l.mu.worst[slices.Index(l.mu.worst, least)] = *wait
 	}
 }
 
@@ -183,11 +202,11 @@ func (s *session) describeWorst(w *shm.WorstWait, age time.Duration) api.SlowBat
 		Seconds: stall.TotalSeconds, Epoch: int64(w.Epoch), Position: int64(w.Position),
 		Causes: api.Causes{
 			DiskSeconds: stall.DiskSeconds, IndexSeconds: stall.IndexSeconds, OrderSeconds: stall.OrderSeconds,
-			RingSeconds: stall.RingSeconds, WakeSeconds: stall.WakeSeconds,
+			RingSeconds: stall.RingSeconds, WakeSeconds: stall.WakeSeconds, TransformSeconds: stall.TransformSeconds,
 		},
 		Files: []string{}, Slowest: s.slow.of(w.Sequence),
 	}
-	named := stall.DiskSeconds + stall.IndexSeconds + stall.OrderSeconds + stall.RingSeconds + stall.WakeSeconds
+	named := stall.DiskSeconds + stall.IndexSeconds + stall.OrderSeconds + stall.RingSeconds + stall.WakeSeconds + stall.TransformSeconds
 	b.Causes.OtherSeconds = max(0, stall.TotalSeconds-named)
 	order, ok := s.epochs.held(b.Epoch)
 	if !ok {

@@ -3,6 +3,7 @@ package loader
 import (
 	"encoding/binary"
 	"math"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
@@ -107,7 +108,9 @@ func TestWhatAHostileTrainerSaysOfItsWaitsIsBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = unix.Munmap(mem) })
-	const worst = 320
+	const waitedTransform, worst, worstTransform = 256, 320, 1120
+	binary.LittleEndian.PutUint64(mem[waitedTransform:], math.MaxUint64)
+	binary.LittleEndian.PutUint64(mem[worstTransform:], math.MaxUint64)
 	for _, words := range [][10]uint64{
 		{math.MaxUint64, math.MaxUint64, math.MaxUint64, 1, 2, 3, math.MaxUint64, math.MaxUint64, math.MaxUint64, math.MaxUint64},
 		{1, 1 << 63, 0, 0, 0, 0, 0, 1 << 63, 7, 1 << 40},
@@ -118,10 +121,55 @@ func TestWhatAHostileTrainerSaysOfItsWaitsIsBounded(t *testing.T) {
 			binary.LittleEndian.PutUint64(mem[worst+8*i:], word)
 		}
 		for _, s := range n.Stalls() {
+			if s.Stall.TransformSeconds > s.Stall.TotalSeconds {
+				t.Errorf("transforms took %v s of %v", s.Stall.TransformSeconds, s.Stall.TotalSeconds)
+			}
 			for _, w := range s.Worst {
+				if w.Causes.TransformSeconds > w.Seconds {
+					t.Errorf("transforms took %v s of %v", w.Causes.TransformSeconds, w.Seconds)
+				}
 				if w.Seconds > s.WallSeconds || w.Epoch < 0 || w.Position < 0 || w.Position >= 8 {
 					t.Errorf("%x is told as %+v of a session of %v s", words, w, s.WallSeconds)
 				}
+			}
+		}
+	}
+}
+
+// TestWhatATrainerTellsOfItsTransformsIsBounded has trainers that copy batches tell truths
+// and lies.
+func TestWhatATrainerTellsOfItsTransformsIsBounded(t *testing.T) {
+	n := startNode(t, testOptions(t))
+	dir, _ := writeFiles(t, 8, func(int) int { return 10 })
+	n.add("d", dir)
+	request := openRequest("d")
+	request.Transport = shm.TransportSocket
+	c := n.openSession(request)
+	first := c.nextOverSocket()
+	before := n.Stalls()[0].Stall
+	c.nextTelling(&shm.TransformWait{Total: 3000, Longest: 2000, Sequence: first.Sequence, Rows: first.Rows})
+	s := n.Stalls()[0]
+	if got := s.Stall.TransformSeconds; got != 3e-6 || s.Stall.TotalSeconds < before.TotalSeconds+got {
+		t.Errorf("%+v became %+v", before, s.Stall)
+	}
+	named := slices.IndexFunc(s.Worst, func(w api.SlowBatch) bool { return w.Causes.TransformSeconds == 2e-6 })
+	if named < 0 || s.Worst[named].Seconds != 2e-6 || s.Worst[named].FirstKey != "c0/f000" {
+		t.Errorf("the batch is not named: %+v", s.Worst)
+	}
+	for _, lie := range []shm.TransformWait{
+		{Total: math.MaxUint64, Longest: math.MaxUint64, Sequence: math.MaxUint64, Epoch: math.MaxUint64, Position: math.MaxUint64, Rows: math.MaxUint32},
+		{Total: math.MaxUint64, Longest: 1 << 62, Position: 7, Rows: math.MaxUint32},
+		{Longest: 1 << 62, Position: 7},
+		{Total: math.MaxUint64, Epoch: 1 << 62},
+	} {
+		c.nextTelling(&lie)
+		s := n.Stalls()[0]
+		if s.Stall.TransformSeconds > s.Stall.TotalSeconds || s.Stall.TotalSeconds > s.WallSeconds || s.Share > 1 {
+			t.Errorf("after %+v: %+v of %v s", lie, s.Stall, s.WallSeconds)
+		}
+		for _, w := range s.Worst {
+			if w.Seconds > s.WallSeconds || w.Causes.TransformSeconds > w.Seconds || w.Position < 0 || w.Position >= 8 || w.Epoch < 0 {
+				t.Errorf("after %+v: %+v", lie, w)
 			}
 		}
 	}

@@ -120,6 +120,7 @@ func addStall(sum *api.Stall, s api.Stall) {
 	sum.OrderSeconds += s.OrderSeconds
 	sum.RingSeconds += s.RingSeconds
 	sum.WakeSeconds += s.WakeSeconds
+	sum.TransformSeconds += s.TransformSeconds
 }
 
 // describe is a session as the outside sees it.
@@ -159,6 +160,7 @@ func stallOf(w shm.Waits, age time.Duration) api.Stall {
 		TotalSeconds: seconds(w.Total, limit), DiskSeconds: seconds(w.Disk, limit),
 		IndexSeconds: seconds(w.Index, limit), OrderSeconds: seconds(w.Order, limit),
 		RingSeconds: seconds(w.Ring, limit), WakeSeconds: seconds(w.Wake, limit),
+		TransformSeconds: seconds(w.Transform, limit),
 	}
 }
 
@@ -237,6 +239,7 @@ func (n *Node) Stats() api.Stats {
 		SessionsOpen: int64(len(sessions)), LeasesEnded: map[string]int64{}, Datasets: map[string]int64{}, Errors: map[string]int64{},
 		Formats: map[string]int64{}, ScansRunning: n.totals.scans.running.Load(),
 		ScanBytes: n.totals.scans.bytes.Load(), ScanSamples: n.totals.scans.samples.Load(), Hints: n.hints.stats(), Foresight: n.foresight.describe(),
+		Traces: n.recordings.stats(),
 	}
 	for _, info := range n.registry.list() {
 		stats.Datasets[info.State]++

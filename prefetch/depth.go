@@ -43,7 +43,7 @@ type Depth struct {
 	batch    int64
 	pace     depthPace
 
-	value   int64
+	value   int64   // that Set last returned; at first two batches within the bounds
 	floor   float64 // samples: the correction after late ones; 0: none
 	ceiling float64 // samples: the correction after unused ones; infinite: none
 	changed Time    // when a correction was last made
@@ -108,9 +108,6 @@ func (d *Depth) Unused(n int64) {
 		d.unused = true
 	}
 }
-
-// Value is the depth that Set last returned, at first two batches within the bounds.
-func (d *Depth) Value() int64 { return d.value }
 
 // Set returns the depth from now on, in samples. The latency is h, of which a share
 // missing of the samples feels anything; the others are resident. A hedgeAfter above 0 is

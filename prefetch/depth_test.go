@@ -120,7 +120,7 @@ func TestWithoutKnowledgeTheDepthIsTwoBatches(t *testing.T) {
 	h := histogramOf([]time.Duration{time.Second})
 	known := depthAt(time.Millisecond, DepthOptions{Batch: 32})
 	for name, got := range map[string]int64{
-		"new":          NewDepth(DepthOptions{Batch: 32}).Value(),
+		"new":          NewDepth(DepthOptions{Batch: 32}).value,
 		"no consumer":  NewDepth(DepthOptions{Batch: 32}).Set(0, h, 1, 0),
 		"no histogram": known.Set(0, nil, 1, 0),
 		"an empty one": known.Set(0, new(Histogram), 1, 0),
@@ -134,7 +134,7 @@ func TestWithoutKnowledgeTheDepthIsTwoBatches(t *testing.T) {
 	}
 	known.Used(0, false)
 	for _, missing := range []float64{0, -1, math.Inf(-1)} {
-		if got := known.Set(0, h, missing, 0); got != 0 || known.Value() != 0 {
+		if got := known.Set(0, h, missing, 0); got != 0 || known.value != 0 {
 			t.Errorf("depth %d with %v missing, want Min", got, missing)
 		}
 	}
@@ -148,7 +148,7 @@ func TestWithoutKnowledgeTheDepthIsTwoBatches(t *testing.T) {
 // windows lets a consumer of 1 ms a sample take n windows, each used as use says.
 func (d *Depth) windows(now *Time, h *Histogram, n int, use func()) {
 	for range n {
-		for range d.Value() {
+		for range d.value {
 			*now = now.Add(time.Millisecond)
 			d.Consumed(*now, 1, 0)
 			use()
@@ -164,8 +164,8 @@ func TestALateSampleMakesTheWindowDeeperForAWhile(t *testing.T) {
 		d, now := depthAt(time.Millisecond, DepthOptions{Batch: 1}), Time(2e6)
 		base := d.Set(now, h, 1, 0)
 		d.windows(&now, h, 3, onTime)
-		if base != 201 || d.Value() != base {
-			t.Fatalf("depth %d, then %d, want 201", base, d.Value())
+		if base != 201 || d.value != base {
+			t.Fatalf("depth %d, then %d, want 201", base, d.value)
 		}
 		d.Used(0, false)
 		d.Used(0, false)
@@ -179,18 +179,18 @@ func TestALateSampleMakesTheWindowDeeperForAWhile(t *testing.T) {
 		now += jump
 		d.windows(&now, h, 2, onTime)
 		d.Used(0, false)
-		deeper := d.Value()
+		deeper := d.value
 		if got := d.Set(now, h, 1, 0); got != deeper+(deeper+3)/4 {
 			t.Errorf("depth %d after another in a later window, want a quarter more than %d", got, deeper)
 		}
-		top := d.Value()
+		top := d.value
 		d.windows(&now, h, 8, onTime)
-		if got, want := d.Value(), (base+top)/2; got < want-3 || got > want+3 {
+		if got, want := d.value, (base+top)/2; got < want-3 || got > want+3 {
 			t.Errorf("depth %d after 8 windows, want %d", got, want)
 		}
 		d.windows(&now, h, 80, onTime)
-		if d.Value() != base {
-			t.Errorf("depth %d in the end, want %d", d.Value(), base)
+		if d.value != base {
+			t.Errorf("depth %d in the end, want %d", d.value, base)
 		}
 	}
 }
@@ -241,11 +241,11 @@ func TestSamplesDroppedUnusedHalveTheWindowForAWhile(t *testing.T) {
 		t.Errorf("depth %d at once after, want 100", got)
 	}
 	d.windows(&now, h, 8, func() {})
-	if got := d.Value(); got < 148 || got > 153 {
+	if got := d.value; got < 148 || got > 153 {
 		t.Errorf("depth %d after 8 windows, want half of the way back", got)
 	}
 	d.windows(&now, h, 80, func() {})
-	if got := d.Value(); got != 201 {
+	if got := d.value; got != 201 {
 		t.Errorf("depth %d in the end, want 201", got)
 	}
 }
@@ -258,10 +258,10 @@ func TestSamplesThatLieReadyForLongEndACorrectionSooner(t *testing.T) {
 		base := d.Set(now, h, 1, 0)
 		d.Used(0, false)
 		d.Set(now, h, 1, 0)
-		for d.Value() > base {
+		for d.value > base {
 			d.windows(&now, h, 1, func() {
 				if early {
-					d.Used(time.Duration(d.Value())*time.Millisecond, true)
+					d.Used(time.Duration(d.value)*time.Millisecond, true)
 				} else {
 					d.Used(time.Millisecond, true)
 				}
@@ -269,8 +269,8 @@ func TestSamplesThatLieReadyForLongEndACorrectionSooner(t *testing.T) {
 			depths[early]++
 		}
 		d.windows(&now, h, 10, func() { d.Used(time.Hour, true) })
-		if d.Value() != base {
-			t.Errorf("depth %d of samples that lie ready for long, want %d: not below the tail", d.Value(), base)
+		if d.value != base {
+			t.Errorf("depth %d of samples that lie ready for long, want %d: not below the tail", d.value, base)
 		}
 	}
 	if depths[true]+3 > depths[false] {
@@ -288,7 +288,7 @@ func depthLoop(law latencyLaw, samples, batch int, seed uint64) (stall, depth fl
 	took := make([]float64, 0, samples+5000)
 	now, waited, begun, sets := 0., 0., 0., 0.
 	for taken := 0; taken < samples; taken += batch {
-		for len(ready) < taken+max(int(d.Value()), batch) {
+		for len(ready) < taken+max(int(d.value), batch) {
 			took = append(took, law.draw(r))
 			ready = append(ready, now+took[len(took)-1])
 		}
@@ -308,7 +308,7 @@ func depthLoop(law latencyLaw, samples, batch int, seed uint64) (stall, depth fl
 		case taken < samples/2:
 			begun = now
 		default:
-			waited, depth, sets = waited+wait, depth+float64(d.Value()), sets+1
+			waited, depth, sets = waited+wait, depth+float64(d.value), sets+1
 		}
 	}
 	return waited / (now - begun), depth / sets
@@ -427,7 +427,7 @@ func TestNothingThatIsReportedMakesTheDepthInsane(t *testing.T) {
 				h.AddWeight(time.Duration(x), hostile.Draw(t, "weight"))
 			}
 			got := d.Set(now, h, hostile.Draw(t, "missing"), time.Duration(hostileTime.Draw(t, "hedge")))
-			if got < least || got > most || got != d.Value() || d.Tau() < 0 {
+			if got < least || got > most || got != d.value || d.Tau() < 0 {
 				t.Fatalf("depth %d of %+v, tau %v", got, o, d.Tau())
 			}
 		}
@@ -455,7 +455,7 @@ func BenchmarkSet(b *testing.B) {
 			for i := range b.N {
 				d.Set(Time(i), h, 1, hedge)
 			}
-			b.ReportMetric(float64(d.Value()), "samples")
+			b.ReportMetric(float64(d.value), "samples")
 		})
 	}
 }

@@ -1,20 +1,10 @@
 package prefetch
 
-import (
-	"math"
-	"time"
-)
-
-// missingSamples is over how many samples the share of missing ones is averaged: so many
-// that a cache which hits all but one in a hundred does not look like one that hits all.
-const missingSamples = 4096
+import "time"
 
 // missingWeight is what the newest batch of misses, and the newest fetch, count in the
 // other averages of a stream.
 const missingWeight = 1.0 / 8
-
-// leastMissing is the share of missing samples below which nothing is planned.
-const leastMissing = 1.0 / 1024
 
 // Done tells how a fetch ended. Of two attempts the first that brings the bytes counts.
 // The driver should let the other go on to its end: one that was cancelled (an error)
@@ -26,11 +16,15 @@ func (p *Planner) Done(now Time, id FetchID, r Result) {
 		return // of a driver that says it twice
 	}
 	delete(p.flights, id)
+	p.ranges.remove(f)
 	switch {
 	case f.Far:
 		p.fars--
 	case !f.Hedge:
 		p.near--
+		if j := p.jobs[f.Job]; j != nil {
+			j.flights--
+		}
 	}
 	s := p.stream(f.Stream)
 	p.observe(s, f, &r)
@@ -44,6 +38,9 @@ func (p *Planner) Done(now Time, id FetchID, r Result) {
 		m.HedgedBytes += r.Bytes
 	case r.Err != nil && f.twin != nil: // the other attempt goes on
 		f.twin.take(f)
+		if d := p.datasets[f.Chunk.Dataset]; d != nil {
+			p.listRange(f.twin, d)
+		}
 		m.Failed++
 	default:
 		p.arrived(s, m, f, &r)
@@ -128,10 +125,9 @@ func (p *Planner) arrived(s *stream, m *Metrics, f *flight, r *Result) {
 	if r.Err == nil {
 		m.GapBytes += max(0, r.Bytes-f.Needed)
 	}
-	if (s == nil || s.seeks != f.seeks) && r.Err == nil {
+	if !p.wakeAll(&f.waiters, r) && r.Err == nil {
 		m.UnusedBytes += min(f.Needed, r.Bytes)
 	}
-	p.wakeAll(&f.waiters, r)
 }
 
 // holdArrived ends the wait for a whole chunk. What the cache has of it will be asked for;
@@ -151,11 +147,16 @@ func (p *Planner) holdArrived(m *Metrics, f *flight, r *Result) {
 	if len(h.uses) == 0 || r.Kept || r.Err != nil { // nobody's, the cache's, or not there at all
 		p.forget(h)
 	}
+	if r.Kept && r.Err == nil && len(h.uses) > 0 && p.cached[h.chunk] == nil && p.keeper.Has(h.chunk) {
+		p.pinCached(h)
+	}
 }
 
 // forget takes a hold off the planner's list. Streams that list it still let it go later.
 func (p *Planner) forget(h *hold) {
-	if p.whole[h.chunk] == h {
+	if h.cached {
+		p.unpinCached(h)
+	} else if p.whole[h.chunk] == h {
 		delete(p.whole, h.chunk)
 	}
 	h.ready = true
@@ -164,8 +165,9 @@ func (p *Planner) forget(h *hold) {
 	}
 }
 
-// wakeAll lets the samples of a list go on that waited for a fetch.
-func (p *Planner) wakeAll(list *int32, r *Result) {
+// wakeAll lets the samples of a list go on that waited for a fetch. It reports whether there
+// were any whose stream still reads them.
+func (p *Planner) wakeAll(list *int32, r *Result) (wanted bool) {
 	x := &p.scratch
 	for at := *list; at != 0; {
 		w := &x.waiters[at-1]
@@ -173,10 +175,12 @@ func (p *Planner) wakeAll(list *int32, r *Result) {
 		switch {
 		case s == nil || s.seeks != w.seeks:
 		case w.turn < s.taken: // its reader could not wait
+			wanted = true
 			if r.Err == nil {
 				s.metrics.UsedBytes += w.bytes
 			}
 		default:
+			wanted = true
 			it := s.items.at(int(w.turn - s.taken))
 			it.missed = it.missed || r.Err != nil || r.Source != Resident
 			if r.Err == nil {
@@ -195,179 +199,28 @@ func (p *Planner) wakeAll(list *int32, r *Result) {
 		at = next
 	}
 	*list = 0
+	return wanted
 }
 
-// Consumed tells that the consumer has taken all samples before place of epoch, for which
-// it waited that long. What does not lie ahead of what was taken is ignored.
-func (p *Planner) Consumed(now Time, id StreamID, epoch, place int64, waited time.Duration) {
-	p.advance(now)
-	s := p.stream(id)
-	if s == nil {
-		return
-	}
-	n, ok := s.turns(epoch, place)
-	if !ok || n <= 0 {
-		return
-	}
-	waited = max(0, waited)
-	s.depth.Consumed(p.now, n, waited)
-	covered, missed := min(n, s.staged-s.taken), int64(0)
-	for range covered {
-		if p.use(s, p.now-Time(waited)) {
-			missed++
-		}
-	}
-	s.taken += n - covered
-	s.takenEpoch, s.takenPlace, s.takenAt = epoch, place, p.now
-	if uncovered := n - covered; uncovered > 0 {
-		s.metrics.Samples += uncovered
-		if s.size > 0 {
-			s.metrics.Uncovered += uncovered
-		} else {
-			s.metrics.OnTime += uncovered // resident, as far as is known; see Missed
-		}
-		s.staged, s.stagedEpoch, s.stagedPlace = s.taken, epoch, place
-		s.normalize()
-	}
-	if covered > 0 {
-		weight := math.Min(1, float64(covered)/missingSamples)
-		s.missing += weight * (float64(missed)/float64(covered) - s.missing)
-	}
-	s.see()
-	p.letGo(s)
-	p.sizeWindow(s)
-	p.demand(s.job)
-}
-
-// use takes the first sample of a window, which was asked for at that time. It reports
-// whether it had to be fetched from somewhere.
-func (p *Planner) use(s *stream, asked Time) (missed bool) {
-	it := s.items.pop()
-	s.taken++
-	s.held -= it.held
-	m := &s.metrics
-	m.Samples++
-	m.UsedBytes += it.arrived
-	m.SharedBytes += it.shared
-	m.ResidentBytes += it.there
-	missed = it.missed || it.pending > 0
-	if it.pending == 0 && it.readyAt <= asked {
-		m.OnTime++
-		m.EarlyNs += int64(asked - it.readyAt)
-		s.depth.Used(asked.Sub(it.readyAt), true)
-	} else {
-		ready := it.readyAt
-		if it.pending > 0 {
-			ready = p.now
-		}
-		m.Late++
-		m.LateNs += int64(ready.Sub(asked))
-		s.depth.Used(-ready.Sub(asked), false)
-	}
-	if missed && it.bytes > 0 {
-		s.bytes += missingWeight / float64(s.Batch) * (float64(it.bytes) - s.bytes)
-	}
-	return missed
-}
-
-// letGo ends the use of whole chunks whose samples were taken.
-func (p *Planner) letGo(s *stream) {
-	for s.holds.len() > 0 && s.holds.at(0).last < s.taken {
-		h := s.holds.pop().hold
-		if until := h.until(s.id); until >= s.taken { // it was needed again since
-			s.holds.push(listed{h, until})
-			continue
-		}
-		p.leave(s, h)
-	}
-}
-
-// leave ends a stream's use of a hold.
-func (p *Planner) leave(s *stream, h *hold) {
-	if h.owner == s.id {
-		s.held -= h.bytes
-		h.owner = 0
-	}
-	if h.leave(s.id) && h.ready {
-		s.metrics.GapBytes += h.moved - min(h.needed, h.moved)
-		p.forget(h)
-	}
-}
-
-// sizeWindow asks for the depth of a stream's window.
-func (p *Planner) sizeWindow(s *stream) {
-	from, kind := s.from, int64(s.fetch)
-	if kind == 0 { // nothing came from anywhere yet
-		from, kind = s.Source, int64(s.bytesASample())
-	}
-	h := p.latencies.For(from, kind)
-	switch {
-	case s.missing < leastMissing && !(s.dataset.Keep && p.keeper.Held(s.dataset.id) < s.dataset.Layout.Bytes()):
-		s.missing = 0
-		s.size = min(s.depth.Set(p.now, h, 0, 0), s.bound)
-	case h == nil:
-		s.size = min(max(2*s.Batch, p.options.MinDepth), s.bound)
-	default:
-		s.size = min(s.depth.Set(p.now, h, s.missing, p.hedgeAfter(from, kind)), s.bound)
-	}
-}
-
-// Missed tells what reads met that were made for a stream: of so many samples so many
-// were not resident, and the slowest took that long. That is how a stream whose samples
-// were resident for long learns that they no longer are.
-func (p *Planner) Missed(now Time, id StreamID, samples, missing int64, slowest time.Duration) {
-	p.advance(now)
-	s := p.stream(id)
-	if s == nil || samples <= 0 || missing <= 0 {
-		return
-	}
-	missing = min(missing, samples)
-	s.metrics.Missed += missing
-	s.missing += missingWeight * (1 - s.missing) * float64(missing) / float64(samples)
-	s.missing = max(s.missing, leastMissing)
-	if slowest > 0 {
-		p.latencies.Observe(s.Source, int64(s.bytesASample()), slowest)
-	}
-	p.sizeWindow(s)
-}
-
-// Ready is the first sample of a stream that is not ready; all before it are.
-func (p *Planner) Ready(id StreamID) (epoch, place int64) {
-	s := p.stream(id)
-	if s == nil {
-		return 0, 0
-	}
-	epoch, place = s.takenEpoch, s.takenPlace+s.ready-s.taken
-	for n := s.Order.Len(epoch); n > 0 && place > n; n = s.Order.Len(epoch) {
-		epoch, place = epoch+1, place-n
-	}
-	return epoch, place
-}
-
-// IsReady reports whether all samples before place of epoch are ready.
-func (p *Planner) IsReady(id StreamID, epoch, place int64) bool {
-	s := p.stream(id)
-	if s == nil {
-		return false
-	}
-	n, ok := s.turns(epoch, place)
-	return !ok || s.taken+n <= s.ready
-}
-
-// abandon forgets a stream's window. What was fetched for it alone is waste.
-func (p *Planner) abandon(s *stream) {
+// abandon forgets a stream's window, and returns how many samples of it had been fetched.
+// What was fetched for it alone is waste.
+func (p *Planner) abandon(s *stream) (fetched int64) {
 	for s.candidates.len() > 0 {
 		p.discard(s, s.candidates.pop())
 	}
 	for i := range s.items.len() {
 		it := s.items.at(i)
 		s.metrics.UnusedBytes += it.arrived - it.kept
+		if it.arrived > it.kept {
+			fetched++
+		}
 	}
 	s.items.clear()
 	for s.holds.len() > 0 {
 		p.leave(s, s.holds.pop().hold)
 	}
-	s.held = 0
+	p.hold(s, -s.held)
+	return fetched
 }
 
 // discard forgets a candidate that its stream no longer needs, or that another stream has
@@ -375,7 +228,7 @@ func (p *Planner) abandon(s *stream) {
 func (p *Planner) discard(s *stream, c candidate) {
 	p.drop(&c.waiters)
 	h := c.hold
-	if h == nil || h.flight != 0 || h.ready || p.whole[h.chunk] != h {
+	if h == nil || h.serial != c.serial || h.flight != 0 || h.ready || p.whole[h.chunk] != h {
 		return
 	}
 	for i := range h.uses {

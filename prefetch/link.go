@@ -208,6 +208,21 @@ func (l *Link) Allow(now Time, id JobID, bytes int64, far bool) bool {
 	return true
 }
 
+// Refund gives back what Allow has just taken for a fetch that is not made after all.
+func (l *Link) Refund(now Time, id JobID, bytes int64, far bool) {
+	if math.IsInf(l.rate, 1) {
+		return
+	}
+	l.tick(now)
+	size := -float64(max(0, bytes))
+	l.whole.take(size)
+	if far {
+		l.far.take(size)
+	} else if i, ok := l.at[id]; ok {
+		l.jobs[i].account.take(size)
+	}
+}
+
 // allowNear asks the job's account and the link's, and takes from the job's.
 func (l *Link) allowNear(id JobID, size float64) bool {
 	i, ok := l.at[id]
@@ -227,33 +242,6 @@ func (l *Link) allowNear(id JobID, size float64) bool {
 	l.virtual = max(l.virtual, j.finish)
 	j.finish = l.virtual + size/j.weight
 	return true
-}
-
-// yields reports whether the job must let another go first. The other was refused before
-// and is expected to ask again before time goes on: if not, it has lost its turn.
-func (l *Link) yields(j *linkJob) (yes bool) {
-	if !l.contended {
-		return false
-	}
-	for i := range l.jobs {
-		if other := &l.jobs[i]; other.waiting && other.offered >= l.clock && l.comesBefore(other, j) {
-			other.offered, yes = l.clock, true
-		}
-	}
-	return yes
-}
-
-// comesBefore reports whether of two jobs that wait for the link alone, a goes first.
-// Those whose accounts allow it go by how long they have, or the one who asks first would
-// starve others for as long as it has credit. Then those to whom the link gives what it
-// would lose otherwise, who had the least of that for their weight: start-time fair
-// queueing (Goyal, Vin and Cheng, SIGCOMM 1996), with l.virtual as the virtual time.
-func (l *Link) comesBefore(a, b *linkJob) bool {
-	a.account.settle(l.clock, l.patience())
-	if a.account.until(0) == 0 || b.account.until(0) == 0 {
-		return a.account.credit > b.account.credit
-	}
-	return max(l.virtual, a.finish) < max(l.virtual, b.finish)
 }
 
 // NextAllowed is when Allow would say yes if nothing else happened, no earlier than now.

@@ -21,6 +21,7 @@ type Metrics struct {
 	HedgedBytes   int64 // moved by fetches that another attempt had made superfluous
 	KeptBytes     int64 // that entered the cache
 	ResidentBytes int64 // that samples needed and were there already
+	ExcessBytes   int64 // begun for the next batch though the windows' memory was in use
 
 	Samples   int64 // taken
 	OnTime    int64 // of them, those that were ready when they were asked for
@@ -69,6 +70,7 @@ func (m *Metrics) add(other *Metrics) {
 	m.HedgedBytes += other.HedgedBytes
 	m.KeptBytes += other.KeptBytes
 	m.ResidentBytes += other.ResidentBytes
+	m.ExcessBytes += other.ExcessBytes
 	m.Samples += other.Samples
 	m.OnTime += other.OnTime
 	m.Late += other.Late

@@ -19,6 +19,7 @@ type flight struct {
 	seeks   uint32 // of its stream when it was begun
 	begun   Time
 	waiters int32 // ranges; those of a whole chunk are its hold's
+	listed  int32 // where in the table of ranges, plus one; 0: nowhere
 	hold    *hold
 	twin    *flight // the other attempt, while both are under way
 	ended   bool    // another attempt was quicker, or all of them failed
@@ -27,8 +28,8 @@ type flight struct {
 // Next returns the next fetch that should begin now; ok is false if there is none. The
 // driver carries it out and calls Done, or asks again after Wake or any other call.
 //
-// The error is that of a stream whose samples cannot be looked up. It is returned once;
-// the stream is planned for no more until it is moved by Seek.
+// The error is a *StreamError: samples of the stream cannot be looked up. It is returned
+// once; the stream is planned for no more until it is moved by Seek.
 func (p *Planner) Next(now Time, f *Fetch) (ok bool, err error) {
 	p.advance(now)
 	if p.hedge(f) {
@@ -39,11 +40,17 @@ func (p *Planner) Next(now Time, f *Fetch) (ok bool, err error) {
 			return false, err
 		}
 	}
-	if p.near < p.options.MaxFlights {
-		if s := p.mostUrgent(); s != nil {
-			p.begin(s, f)
-			return true, nil
+	for p.near < p.options.MaxFlights {
+		s := p.mostUrgent()
+		if s == nil {
+			break
 		}
+		if bytes := s.candidates.at(0).bytes; p.shareRange(s) {
+			p.links[s.Source].Refund(p.now, s.job.id, bytes, s.Rank > 0)
+			continue
+		}
+		p.begin(s, f)
+		return true, nil
 	}
 	return p.options.Far && p.fars < p.options.MaxFlights/4+1 && p.far(f), nil
 }
@@ -62,7 +69,7 @@ func (p *Planner) fillWindow(s *stream) error {
 	}
 	if s.err != nil && !s.reported {
 		s.reported = true
-		return s.err
+		return &StreamError{s.id, s.err}
 	}
 	return nil
 }
@@ -70,49 +77,6 @@ func (p *Planner) fillWindow(s *stream) error {
 // unfinished reports whether fillWindow has more to look up.
 func (s *stream) unfinished() bool {
 	return s.err == nil && !s.over && s.candidates.len() == 0 && s.staged-s.taken < s.size
-}
-
-// mostUrgent returns the stream whose next candidate is needed first, of those that may
-// begin one now. It takes the bytes from the link.
-func (p *Planner) mostUrgent() *stream {
-	p.round++
-	for {
-		var best *stream
-		need := Never
-		for _, s := range p.streams {
-			if s.job.denied[s.Source] == p.round || !p.mayBegin(s) {
-				continue
-			}
-			if by := s.needBy(s.candidates.at(0).first); best == nil || by < need {
-				best, need = s, by
-			}
-		}
-		if best == nil || p.links[best.Source].Allow(p.now, best.job.id, best.candidates.at(0).bytes, false) {
-			return best
-		}
-		best.job.denied[best.Source] = p.round
-	}
-}
-
-// mayBegin reports whether a stream has a candidate within its window and its memory.
-func (p *Planner) mayBegin(s *stream) bool {
-	if s.candidates.len() == 0 {
-		return false
-	}
-	c := s.candidates.at(0)
-	for c.last < s.taken || c.hold != nil && (c.hold.flight != 0 || c.hold.ready) {
-		// The consumer was quicker, or another stream has begun it.
-		p.discard(s, s.candidates.pop())
-		if s.candidates.len() == 0 {
-			return false
-		}
-		c = s.candidates.at(0)
-	}
-	if c.first >= s.taken+max(s.size, s.Batch) {
-		return false
-	}
-	// What the batch that is taken next needs must fit; the rest keeps to the bound.
-	return c.first < s.taken+s.Batch || s.held+c.bytes <= p.options.WindowBytes/int64(len(p.streams))
 }
 
 // begin makes a fetch of a stream's next candidate.
@@ -125,12 +89,17 @@ func (p *Planner) begin(s *stream, f *Fetch) {
 		Needed: c.needed, Whole: c.hold != nil, Keep: c.keep, Source: s.Source, NeedBy: p.told(s.needBy(c.first)), Epoch: c.epoch, Samples: c.samples,
 	}
 	n.seeks, n.begun, n.waiters, n.hold = s.seeks, p.now, c.waiters, c.hold
+	if !p.fits(s, &c) {
+		s.metrics.ExcessBytes += c.bytes
+	}
 	if h := c.hold; h != nil {
 		h.flight, h.owner, h.bytes = n.ID, s.id, c.bytes
-		s.held += c.bytes
+		p.hold(s, c.bytes)
 	}
 	p.holdRanges(s, c.waiters)
+	p.listRange(n, s.dataset)
 	s.metrics.Fetches++
+	s.job.flights++
 	p.near++
 	p.hedging = math.Min(p.hedging+p.options.HedgeShare, maxHedging)
 	p.start(n)
@@ -142,7 +111,7 @@ func (p *Planner) holdRanges(s *stream, list int32) {
 	for at := list; at != 0; at = p.scratch.waiters[at-1].next {
 		if w := &p.scratch.waiters[at-1]; w.turn >= s.taken {
 			s.items.at(int(w.turn - s.taken)).held += w.bytes
-			s.held += w.bytes
+			p.hold(s, w.bytes)
 		}
 	}
 }
@@ -285,12 +254,13 @@ func (p *Planner) Wake(now Time) Time {
 		}
 	}
 	if p.near < p.options.MaxFlights {
+		least := p.scarcity()
 		for _, s := range p.streams {
 			if s.unfinished() {
 				at = p.now
 			}
-			if p.mayBegin(s) {
-				at = min(at, p.links[s.Source].NextAllowed(p.now, s.job.id, s.candidates.at(0).bytes, false))
+			if p.near < p.slots(s.Rank) && p.mayBegin(s, least) {
+				at = min(at, p.links[s.Source].NextAllowed(p.now, s.job.id, s.candidates.at(0).bytes, s.Rank > 0))
 			}
 		}
 	}

@@ -3,7 +3,6 @@ package prefetch
 import (
 	"fmt"
 	"math"
-	"slices"
 	"time"
 )
 
@@ -12,8 +11,9 @@ import (
 type Options struct {
 	// Capacity is what the cache may hold, bytes. 0: there is none.
 	Capacity int64
-	// WindowBytes bounds what all windows together hold or have under way, bytes. They
-	// have equal parts of it. Default 1 GiB.
+	// WindowBytes bounds what all windows together hold or have under way, bytes: each
+	// what it wants, where that is too much evenly. Only what the next batch of a stream
+	// needs may exceed it, see Metrics.ExcessBytes. Default 1 GiB.
 	WindowBytes int64
 	// Epsilon is the share of its time that a stream may stall by late fetches, in the
 	// sense of Depth. Default 0.005.
@@ -27,6 +27,10 @@ type Options struct {
 	Far bool
 	// Cut decides between whole chunks and ranges.
 	Cut CutOptions
+	// ShareRanges lets streams that want the same range wait for one fetch of it, as they
+	// always do for a whole chunk. The driver then keeps the bytes of a range until all
+	// have used them, as a page cache does. Planning a range costs a quarter more.
+	ShareRanges bool
 	// MinDepth and MaxDepth bound the windows, samples. With MinDepth below 1 a stream
 	// whose samples are all resident plans nothing, until Missed says otherwise.
 	// Defaults 0 and 2^20.
@@ -64,18 +68,6 @@ type Dataset struct {
 	Keep   bool    // it is trained on: a part of it may stay in the cache
 }
 
-// Stream is what a Planner is told of a stream.
-type Stream struct {
-	Job     JobID
-	Dataset DatasetID
-	Order   Order
-	Batch   int64 // samples that the consumer takes at once; less than 1 counts as 1
-	Epoch   int64 // where it begins
-	Place   int64
-	Epochs  int64  // how many it reads, the first included; 0: it goes on for ever
-	Source  Source // of what is not resident
-}
-
 // Planner decides for all streams of a node.
 type Planner struct {
 	options   Options
@@ -97,11 +89,21 @@ type Planner struct {
 
 	flights map[FetchID]*flight
 	whole   map[Chunk]*hold   // whole chunks that windows hold or wait for
+	ranges  rangeTable        // first attempts under way; of ShareRanges
+	cached  map[Chunk]*hold   // chunks of the cache that windows count on
 	begun   [65]ring[FetchID] // by size class, in the order of their beginning, for hedges
 	fars    int               // far fetches under way
 	near    int               // fetches under way that are neither hedges nor far
-	hedging float64           // hedges that may be begun
-	round   uint64            // of a choice among streams
+
+	held        int64 // bytes that windows hold
+	promised    int64 // those that streams may always hold
+	usual       int64 // those that they held of late
+	pinnedBytes int64 // of the cache, for windows
+	pledged     int64 // the sum of what is more for each stream: nobody else may have it
+
+	hedging float64   // hedges that may be begun
+	round   uint64    // of a choice among streams
+	ables   []*stream // scratch of that
 
 	hedgeMemos [Sources][65]hedgeMemo // by the length of the number of bytes
 
@@ -125,8 +127,9 @@ type job struct {
 	id      JobID
 	weight  float64
 	streams int
-	denied  [Sources]uint64 // round in which the link had no room for it
-	totals  Metrics         // of streams that ended
+	flights int     // near fetches under way, hedges not counted
+	counted uint64  // round in which its weight was counted
+	totals  Metrics // of streams that ended
 }
 
 // New returns a Planner that knows nothing yet.
@@ -135,7 +138,7 @@ func New(o Options) *Planner {
 	p := &Planner{
 		options: o, keeper: NewKeeper(o.Capacity),
 		datasets: map[DatasetID]*dataset{}, jobs: map[JobID]*job{},
-		flights: map[FetchID]*flight{}, whole: map[Chunk]*hold{},
+		flights: map[FetchID]*flight{}, whole: map[Chunk]*hold{}, cached: map[Chunk]*hold{},
 	}
 	for source := range p.links {
 		p.links[source] = NewLink(o.Links[source])
@@ -252,126 +255,6 @@ func positive(w float64) float64 {
 	return 1
 }
 
-// AddStream begins to plan for a stream.
-func (p *Planner) AddStream(now Time, s Stream) (StreamID, error) {
-	p.advance(now)
-	d, j := p.datasets[s.Dataset], p.jobs[s.Job]
-	switch {
-	case d == nil:
-		return 0, fmt.Errorf("add stream: dataset %d is not known", s.Dataset)
-	case j == nil:
-		return 0, fmt.Errorf("add stream: job %d is not known", s.Job)
-	case s.Order == nil:
-		return 0, fmt.Errorf("add stream: it has no order")
-	case s.Source <= Resident || s.Source >= Sources:
-		return 0, fmt.Errorf("add stream: %v is no source to fetch from", s.Source)
-	}
-	s.Batch = max(1, min(s.Batch, maxBatch, s.Order.Len(max(0, s.Epoch))))
-	p.last.stream++
-	added := &stream{
-		Stream: s, id: p.last.stream, job: j, dataset: d,
-		depth: NewDepth(DepthOptions{Epsilon: p.options.Epsilon, Min: p.options.MinDepth, Max: max(p.options.MaxDepth, s.Batch), Batch: s.Batch}),
-	}
-	added.Epochs = max(0, added.Epochs)
-	added.missing = 1 // until something is known
-	if err := added.checkPlace(s.Epoch, s.Place); err != nil {
-		return 0, err
-	}
-	added.place(s.Epoch, s.Place)
-	d.streams++
-	j.streams++
-	p.streams = append(p.streams, added)
-	added.takenAt = p.now
-	p.resize()
-	p.sizeWindow(added)
-	p.demand(j)
-	return added.id, nil
-}
-
-// EndStream ends a stream: what was fetched for it alone and not used is waste.
-func (p *Planner) EndStream(now Time, id StreamID) error {
-	p.advance(now)
-	i := p.find(id)
-	if i < 0 {
-		return fmt.Errorf("end stream %d: it is not known", id)
-	}
-	s := p.streams[i]
-	p.abandon(s)
-	s.dataset.streams--
-	s.job.streams--
-	s.job.totals.add(&s.metrics)
-	p.totals.add(&s.metrics)
-	p.streams = slices.Delete(p.streams, i, i+1)
-	p.demand(s.job)
-	p.resize()
-	return nil
-}
-
-// Seek moves a stream to another place. Its window begins anew.
-func (p *Planner) Seek(now Time, id StreamID, epoch, place int64) error {
-	p.advance(now)
-	s := p.stream(id)
-	if s == nil {
-		return fmt.Errorf("seek in stream %d: it is not known", id)
-	}
-	if err := s.checkPlace(epoch, place); err != nil {
-		return err
-	}
-	p.abandon(s)
-	s.place(epoch, place)
-	s.takenAt = p.now
-	return nil
-}
-
-// find returns where a stream is, -1 if it is not known.
-func (p *Planner) find(id StreamID) int {
-	i, found := slices.BinarySearchFunc(p.streams, id, func(s *stream, id StreamID) int { return int(s.id) - int(id) })
-	if !found {
-		return -1
-	}
-	return i
-}
-
-func (p *Planner) stream(id StreamID) *stream {
-	if i := p.find(id); i >= 0 {
-		return p.streams[i]
-	}
-	return nil
-}
-
-// resize divides the windows' memory.
-func (p *Planner) resize() {
-	if len(p.streams) == 0 {
-		return
-	}
-	part := p.options.WindowBytes / int64(len(p.streams))
-	for _, s := range p.streams {
-		s.bound = p.options.MaxDepth
-		if s.dataset.mean > 0 {
-			s.bound = min(s.bound, int64(float64(part)/s.dataset.mean))
-		}
-		s.bound = max(s.bound, s.Batch) // less than a batch would never be ready
-	}
-}
-
-// demand tells the links what a job needs.
-func (p *Planner) demand(j *job) {
-	var needs [Sources]float64
-	for _, s := range p.streams {
-		if s.job != j {
-			continue
-		}
-		if tau := s.depth.Tau(); tau > 0 {
-			needs[s.Source] += s.missing * s.bytesASample() * float64(time.Second) / float64(tau)
-		} else {
-			needs[s.Source] = math.Inf(1) // not known yet: none of what the others want is his
-		}
-	}
-	for source, link := range p.links {
-		link.Demand(j.id, needs[source])
-	}
-}
-
 // Access tells of an access that no stream foresaw. If keep, the chunk counts as one that
 // the cache holds: the driver stores it, or says Evicted.
 func (p *Planner) Access(now Time, c Chunk, bytes int64) (keep bool) {
@@ -392,6 +275,9 @@ func (p *Planner) Drop(now Time) (c Chunk, ok bool) {
 			break
 		}
 	}
+	if ok {
+		p.lost(c)
+	}
 	return c, ok
 }
 
@@ -400,6 +286,7 @@ func (p *Planner) Drop(now Time) (c Chunk, ok bool) {
 func (p *Planner) Evicted(now Time, c Chunk) {
 	p.advance(now)
 	p.keeper.Dropped(c)
+	p.lost(c)
 }
 
 // Stored tells that the cache holds a chunk, as of an earlier run of the daemon.

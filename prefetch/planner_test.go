@@ -245,12 +245,17 @@ func TestNoCallOrderBreaksThePlanner(t *testing.T) {
 			MinDepth: rapid.Int64Range(-1, 64).Draw(rt, "min"), MaxDepth: rapid.Int64Range(-1, 300).Draw(rt, "max"),
 			HedgeShare: rapid.SampledFrom([]float64{0, 0.1, math.NaN(), -1}).Draw(rt, "hedges"), Far: rapid.Bool().Draw(rt, "far"),
 			Capacity: rapid.Int64Range(-1, 50_000).Draw(rt, "capacity"), WindowBytes: rapid.Int64Range(0, 20_000).Draw(rt, "memory"),
-			Links: [Sources]LinkOptions{Origin: {Rate: rapid.SampledFrom([]float64{0, 1e5, math.Inf(1), math.NaN()}).Draw(rt, "rate")}},
+			ShareRanges: rapid.Bool().Draw(rt, "share"), Cut: CutOptions{Billed: rapid.Bool().Draw(rt, "billed")},
+			MaxFlights: rapid.SampledFrom([]int{0, 1, 3, 8}).Draw(rt, "flights"),
+			Links:      [Sources]LinkOptions{Origin: {Rate: rapid.SampledFrom([]float64{0, 1e5, math.Inf(1), math.NaN()}).Draw(rt, "rate")}},
 		})
 		now, flying := Time(0), []Fetch{}
 		var datasets []DatasetID
 		var streams []StreamID
-		job := p.AddJob(0, rapid.SampledFrom([]float64{0, 1, math.NaN(), math.Inf(1)}).Draw(rt, "weight"))
+		var jobs []JobID
+		for range 2 {
+			jobs = append(jobs, p.AddJob(0, rapid.SampledFrom([]float64{0, 1, 1e-9, math.NaN(), math.Inf(1)}).Draw(rt, "weight")))
+		}
 		layout := &fakeLayout{samples: 100, perChunk: rapid.Int64Range(1, 20).Draw(rt, "per chunk"), size: 100}
 		for range rapid.IntRange(1, 2).Draw(rt, "datasets") {
 			id, err := p.AddDataset(0, Dataset{Layout: layout, Keep: rapid.Bool().Draw(rt, "keep"), Weight: math.NaN()})
@@ -267,9 +272,10 @@ func TestNoCallOrderBreaksThePlanner(t *testing.T) {
 		}
 		rt.Repeat(map[string]func(*rapid.T){
 			"stream": func(rt *rapid.T) {
-				id, err := p.AddStream(now, Stream{Job: job, Dataset: rapid.SampledFrom(datasets).Draw(rt, "dataset"), Source: Origin,
+				id, err := p.AddStream(now, Stream{Job: rapid.SampledFrom(jobs).Draw(rt, "job"), Dataset: rapid.SampledFrom(datasets).Draw(rt, "dataset"), Source: Origin,
 					Order: fakeOrder{100, rapid.SampledFrom([]int64{1, 7}).Draw(rt, "step")}, Batch: rapid.Int64Range(0, 30).Draw(rt, "batch"),
-					Place: rapid.Int64Range(0, 100).Draw(rt, "place"), Epochs: rapid.Int64Range(0, 3).Draw(rt, "epochs")})
+					Place: rapid.Int64Range(0, 100).Draw(rt, "place"), Epochs: rapid.Int64Range(0, 3).Draw(rt, "epochs"),
+					MinDepth: rapid.Int64Range(-1, 40).Draw(rt, "least"), Rank: rapid.SampledFrom([]uint8{0, 0, 1, 255}).Draw(rt, "rank")})
 				if err != nil {
 					rt.Fatal(err)
 				}
@@ -323,6 +329,13 @@ func TestNoCallOrderBreaksThePlanner(t *testing.T) {
 				p.Missed(now, pick(streams), rapid.Int64Range(-1, 9).Draw(rt, "samples"), rapid.Int64Range(-1, 20).Draw(rt, "missing"), time.Duration(rapid.Int64().Draw(rt, "slowest")))
 			},
 			"time": func(rt *rapid.T) { now += Time(rapid.Int64Range(-1e9, 1e10).Draw(rt, "jump")) },
+			"evicted": func(rt *rapid.T) {
+				p.Evicted(now, Chunk{rapid.SampledFrom(datasets).Draw(rt, "dataset"), rapid.Int64Range(0, layout.Chunks()-1).Draw(rt, "chunk")})
+			},
+			"access": func(rt *rapid.T) {
+				c := Chunk{rapid.SampledFrom(datasets).Draw(rt, "dataset"), rapid.Int64Range(0, layout.Chunks()-1).Draw(rt, "chunk")}
+				p.Access(now, c, layout.ChunkBytes(c.Number))
+			},
 			"cache": func(rt *rapid.T) {
 				p.SetCapacity(rapid.Int64Range(-1, 50_000).Draw(rt, "capacity"))
 				for range 10 {
@@ -331,13 +344,28 @@ func TestNoCallOrderBreaksThePlanner(t *testing.T) {
 					}
 				}
 			},
-			"": func(rt *rapid.T) { checkPlanner(rt, p, now, flying) },
+			"": func(rt *rapid.T) {
+				checkPlanner(rt, p, now, flying)
+				checkMemory(rt, p)
+				checkCached(rt, p, layout)
+			},
 		})
+		now = drain(p, max(now, p.now), flying)
+		for _, s := range p.streams {
+			if s.Rank > 0 && p.options.Links[Origin].Rate == 1e5 {
+				continue // the demands of the others may leave it nothing
+			}
+			for i := range min(s.Batch, int64(s.items.len())) {
+				if it := s.items.at(int(i)); it.pending > 0 {
+					rt.Fatalf("sample %d of the next batch of stream %d never comes", i, s.id)
+				}
+			}
+		}
 		for _, id := range streams {
 			_ = p.EndStream(now, id)
 		}
-		for _, f := range flying {
-			p.Done(now, f.ID, Result{Source: Origin, Bytes: f.Bytes})
+		if len(p.cached) > 0 || p.pinnedBytes != 0 || p.keeper.pins.used > 0 {
+			rt.Fatalf("%d chunks of the cache, and %d pinned bytes, are left behind all streams", len(p.cached), p.pinnedBytes)
 		}
 		if len(p.flights) > 0 || p.near != 0 || len(p.whole) > 0 {
 			rt.Fatalf("%d fetches, %d of them near, and %d chunks are left behind all streams", len(p.flights), p.near, len(p.whole))
@@ -350,6 +378,26 @@ func TestNoCallOrderBreaksThePlanner(t *testing.T) {
 			rt.Fatalf("%d of %d waiters are lost", len(p.scratch.waiters)-free, len(p.scratch.waiters))
 		}
 	})
+}
+
+// drain lets all fetches end that are under way or that the planner wants.
+func drain(p *Planner, now Time, flying []Fetch) Time {
+	for idle := 0; idle < 3; now += Time(10 * time.Second) {
+		idle++
+		for _, f := range flying {
+			p.Done(now, f.ID, Result{Source: Origin, Bytes: f.Bytes})
+			idle = 0
+		}
+		flying = flying[:0]
+		var f Fetch
+		for {
+			if ok, _ := p.Next(now, &f); !ok {
+				break
+			}
+			flying = append(flying, f)
+		}
+	}
+	return now
 }
 
 // checkPlanner holds what must be true between any two calls.
@@ -424,5 +472,52 @@ func BenchmarkPlan(b *testing.B) {
 			epoch, place = epoch+1, 0
 		}
 		d.p.Consumed(d.now, id, epoch, place, 0)
+	}
+}
+
+func TestAWindowIsNoDeeperThanItsStreamWantsIt(t *testing.T) {
+	for most, want := range map[int64]int64{0: 1000, -1: 1000, 64: 64, 3: 8, 1 << 40: 1000} {
+		p := New(Options{MaxDepth: 1000})
+		dataset, err := p.AddDataset(0, Dataset{Layout: &fakeLayout{samples: 1 << 20, perChunk: 1, size: 100}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		id, err := p.AddStream(0, Stream{Job: p.AddJob(0, 1), Dataset: dataset, Order: fakeOrder{1 << 20, 1}, Batch: 8, Source: Origin, MaxDepth: most})
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.Missed(0, id, 8, 8, time.Hour)
+		for i := range int64(40) {
+			p.Consumed(Time(i)*Time(time.Millisecond), id, 0, 8*(i+1), 0)
+			p.Missed(Time(i)*Time(time.Millisecond), id, 8, 8, time.Hour)
+		}
+		if m, _ := p.Metrics(id); m.Depth != want {
+			t.Errorf("of at most %d: %d, want %d", most, m.Depth, want)
+		}
+	}
+}
+
+// TestWhatWasAskedForBeforeItCameIsLate has a driver that tells of a fetch first and then
+// of a batch that was taken before the fetch had ended.
+func TestWhatWasAskedForBeforeItCameIsLate(t *testing.T) {
+	p := New(Options{})
+	dataset, err := p.AddDataset(0, Dataset{Layout: &fakeLayout{samples: 64, perChunk: 1, size: 100}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, err := p.AddStream(0, Stream{Job: p.AddJob(0, 1), Dataset: dataset, Order: fakeOrder{64, 1}, Batch: 1, Source: Origin})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var f Fetch
+	for range 2 {
+		if ok, err := p.Next(0, &f); !ok || err != nil {
+			t.Fatal(ok, err)
+		}
+		p.Done(Time(4+f.ID), f.ID, Result{Source: Origin, Took: time.Nanosecond, Bytes: f.Bytes})
+	}
+	p.Consumed(3, id, 0, 1, 1)
+	if m, _ := p.Metrics(id); m.OnTime != 0 || m.Late != 1 {
+		t.Errorf("%+v", m)
 	}
 }

@@ -101,7 +101,7 @@ func (p *Planner) stage(s *stream, n int64) {
 		err = p.group(s, n)
 	}
 	if err != nil {
-		s.err = fmt.Errorf("look up samples %d to %d of epoch %d for stream %d: %w", s.stagedPlace, s.stagedPlace+n-1, s.stagedEpoch, s.id, err)
+		s.err = fmt.Errorf("look up samples %d to %d of epoch %d: %w", s.stagedPlace, s.stagedPlace+n-1, s.stagedEpoch, err)
 		return
 	}
 	for range n {
@@ -224,6 +224,7 @@ func (p *Planner) stageGroup(s *stream, g *pieceGroup) {
 	c := Chunk{s.dataset.id, g.chunk}
 	if p.keeper.Has(c) {
 		p.resident(s, g)
+		p.needCached(s, c, g.size, p.scratch.linked[g.last].turn)
 		return
 	}
 	if h := p.whole[c]; h != nil {
@@ -264,7 +265,7 @@ func (p *Planner) candidateOf(s *stream, g *pieceGroup, h *hold, keep bool) {
 	x := &p.scratch
 	x.fresh = append(x.fresh, candidate{
 		chunk: g.chunk, bytes: g.size, needed: min(g.needed, g.size), first: x.linked[g.first].turn, last: x.linked[g.last].turn,
-		samples: g.count, hold: h, keep: keep, epoch: s.stagedEpoch,
+		samples: g.count, hold: h, serial: h.serial, keep: keep, epoch: s.stagedEpoch,
 	})
 }
 
@@ -353,6 +354,6 @@ func (p *Planner) takeHold(c Chunk) *hold {
 	} else {
 		h = new(hold)
 	}
-	*h = hold{chunk: c, uses: h.uses[:0]}
+	*h = hold{chunk: c, uses: h.uses[:0], serial: h.serial + 1}
 	return h
 }

@@ -12,8 +12,7 @@ type stream struct {
 	dataset *dataset
 	depth   *Depth
 	metrics Metrics
-	bound   int64   // what memory allows of the depth
-	size    int64   // the depth now, within bound
+	size    int64   // the depth now, within what memory allows
 	missing float64 // share of samples that had to be fetched, of late
 	bytes   float64 // that such a sample took, of late
 	fetch   float64 // bytes of a fetch that came from somewhere, of late
@@ -40,6 +39,9 @@ type stream struct {
 	candidates ring[candidate] // staged fetches that were not begun, the earliest need first
 	holds      ring[listed]    // whole chunks that it needs, about in the order of their last use
 	held       int64           // bytes that were begun for samples not yet taken
+	promised   int64           // that it may always hold
+	usual      int64           // that it held before batches were taken, of late
+	taking     float64         // bytes that a batch lets go of when it is taken, of late; -1: not known
 }
 
 // item is a sample of a window.
@@ -65,22 +67,26 @@ type candidate struct {
 	waiters       int32 // list of them
 	epoch         int64
 	hold          *hold // whole chunks
+	serial        uint32
 	keep          bool
 }
 
 // hold is a whole chunk that windows need: under way, or there and not to be forgotten
-// before they have used it.
+// before they have used it; or a chunk of the cache that they count on.
 type hold struct {
 	chunk   Chunk
 	flight  FetchID // 0: not begun
 	waiters int32
 	ready   bool
+	cached  bool     // it is of a chunk of the cache
+	pinned  bool     // which is
 	needed  int64    // bytes that samples of windows want
 	moved   int64    // bytes that its fetch brought for windows alone
 	creator StreamID // whose samples the fetch is for; others share it
 	owner   StreamID // whose window counts its bytes
 	bytes   int64
 	uses    []use
+	serial  uint32 // of its use for this chunk, as holds are used again
 }
 
 // listed is a hold in a stream's list, and its last use when it was put there.
@@ -93,6 +99,12 @@ type listed struct {
 type use struct {
 	stream StreamID
 	until  int64 // turn of its last sample
+}
+
+// holds reports whether a candidate of a whole chunk is still to be begun for a stream.
+func (c *candidate) holds(s *stream) bool {
+	h := c.hold
+	return h.serial == c.serial && h.flight == 0 && !h.ready && h.until(s.id) >= s.taken
 }
 
 // use notes that a stream needs a hold up to a turn; it says whether that is news.
@@ -151,7 +163,6 @@ func (s *stream) place(epoch, place int64) {
 	s.items.clear()
 	s.candidates.clear()
 	s.holds.clear()
-	s.held = 0
 	s.normalize()
 }
 

@@ -46,7 +46,9 @@
 //	192 u64 waited_ns, then _disk, _index, _order, _ring, _wake  trainer: its stalls
 //	240 u64 batches_taken                trainer
 //	248 u64 batches_copied               trainer
+//	256 u64 waited_transform_ns          trainer: of waited_ns, for its own pool of transforms
 //	320 worst[10], 80 bytes each         trainer: its longest waits, in no order
+//	1120 u64 worst_transform_ns[10]      trainer: of each of them, for its own pool of transforms
 //
 //	worst entry (80 bytes), zero waited_ns: none
 //	  0 u64 waited_ns, then _disk, _index, _order, _ring, _wake
@@ -99,26 +101,28 @@ const WorstWaits = 10
 
 // Offsets of header fields, bytes.
 const (
-	offMagic          = 0
-	offLayout         = 8
-	offHeaderBytes    = 12
-	offSlots          = 16
-	offQueueEntries   = 20
-	offSlotBytes      = 24
-	offQueueOffset    = 32
-	offReleasedOffset = 40
-	offSlotsOffset    = 48
-	offTotalBytes     = 56
-	offPublished      = 64
-	offReadyWord      = 72
-	offDaemonWaiting  = 76
-	offTaken          = 128
-	offTrainerWaiting = 136
-	offReleaseWord    = 140
-	offWaited         = 192
-	offBatchesTaken   = 240
-	offBatchesCopied  = 248
-	offWorst          = 320
+	offMagic           = 0
+	offLayout          = 8
+	offHeaderBytes     = 12
+	offSlots           = 16
+	offQueueEntries    = 20
+	offSlotBytes       = 24
+	offQueueOffset     = 32
+	offReleasedOffset  = 40
+	offSlotsOffset     = 48
+	offTotalBytes      = 56
+	offPublished       = 64
+	offReadyWord       = 72
+	offDaemonWaiting   = 76
+	offTaken           = 128
+	offTrainerWaiting  = 136
+	offReleaseWord     = 140
+	offWaited          = 192
+	offBatchesTaken    = 240
+	offBatchesCopied   = 248
+	offWaitedTransform = 256
+	offWorst           = 320
+	offWorstTransform  = 1120
 )
 
 // EntryKind says what a queue entry announces.

@@ -18,6 +18,10 @@ const (
 	TransportSocket = "socket" // every batch copied over the socket
 )
 
+// FeatureSeeding is a daemon's that looks at Open.Seeding: others would give another
+// order without a word.
+const FeatureSeeding = "seeding"
+
 // RawPacketBytes is how batches are cut for TransportSocket.
 const RawPacketBytes = MaxMessageBytes
 
@@ -150,6 +154,10 @@ type Finding struct {
 	Key      string `json:"key,omitempty"`
 	What     string `json:"what"`
 	Remedy   string `json:"remedy"`
+
+	// FileBytes and KeyBytes are as in SampleKey.
+	FileBytes []byte `json:"file_bytes,omitempty"`
+	KeyBytes  []byte `json:"key_bytes,omitempty"`
 }
 
 // FindingsNote carries some of a lint's findings.
@@ -279,6 +287,7 @@ type Open struct {
 	Order           string `json:"order"`            // "global", "windowed", "sequential", "torch", "numpy"
 	Window          int64  `json:"window,omitempty"` // samples
 	Seed            uint64 `json:"seed"`
+	Seeding         string `json:"seeding,omitempty"` // "torch" and "numpy": as order.Seeding; needs FeatureSeeding
 	Epoch           int64  `json:"epoch"`
 	SamplesConsumed int64  `json:"samples_consumed"` // of the epoch, over all ranks; more than there are where "torch" pads it
 	Rank            int    `json:"rank"`
@@ -378,6 +387,23 @@ type SampleAnswer struct {
 type StatsAnswer struct {
 	Type    string          `json:"type"`
 	Session json.RawMessage `json:"session"`
+}
+
+// Next asks for a batch under TransportSocket.
+type Next struct {
+	Type   string         `json:"type"`
+	Waited *TransformWait `json:"waited,omitempty"`
+}
+
+// TransformWait is how long the trainer waited for its own pool of transforms since its
+// last Next, and the batch that it waited for longest. Nothing of it is checked.
+type TransformWait struct {
+	Total    uint64 `json:"total_ns"`
+	Longest  uint64 `json:"longest_ns"`
+	Sequence uint64 `json:"sequence"`
+	Epoch    uint64 `json:"epoch"`
+	Position uint64 `json:"position"`
+	Rows     uint32 `json:"rows"`
 }
 
 // BatchAnswer precedes the raw packets of a batch under TransportSocket.

@@ -247,19 +247,21 @@ func (r *Ring) Levels() Levels {
 // Nothing here is checked.
 type Waits struct {
 	Total, Disk, Index, Order, Ring, Wake uint64
+	Transform                             uint64 // for the trainer's own pool of transforms
 	Taken, Copied                         uint64
 }
 
 // Waits reads the trainer's counters.
 func (r *Ring) Waits() Waits {
-	w := r.waitsAt(offWaited)
+	w := r.waitsAt(offWaited, offWaitedTransform)
 	w.Taken, w.Copied = load64(r.mem, offBatchesTaken), load64(r.mem, offBatchesCopied)
 	return w
 }
 
-func (r *Ring) waitsAt(offset int64) Waits {
+// waitsAt reads a sum and its causes, of which the last lies apart, as it came later.
+func (r *Ring) waitsAt(offset, transform int64) Waits {
 	at := func(i int64) uint64 { return load64(r.mem, offset+8*i) }
-	return Waits{Total: at(0), Disk: at(1), Index: at(2), Order: at(3), Ring: at(4), Wake: at(5)}
+	return Waits{Total: at(0), Disk: at(1), Index: at(2), Order: at(3), Ring: at(4), Wake: at(5), Transform: load64(r.mem, transform)}
 }
 
 // WorstWait is one of the trainer's longest waits, in its own words.
@@ -274,7 +276,7 @@ func (r *Ring) WorstWaits(waits []WorstWait) []WorstWait {
 	for i := range int64(WorstWaits) {
 		offset := offWorst + i*WorstEntryBytes
 		w := WorstWait{
-			Waits:    r.waitsAt(offset),
+			Waits:    r.waitsAt(offset, offWorstTransform+8*i),
 			Sequence: load64(r.mem, offset+48), Epoch: load64(r.mem, offset+56),
 			Position: load64(r.mem, offset+64), Rows: load64(r.mem, offset+72),
 		}

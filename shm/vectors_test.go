@@ -71,6 +71,10 @@ func vectorImage(t *testing.T) ([]byte, vectors) {
 	for i := range int64(8) {
 		store64(mem, offWaited+8*i, uint64(105+i))
 	}
+	store64(mem, offWaitedTransform, 113)
+	for i := range int64(WorstWaits) {
+		store64(mem, offWorstTransform+8*i, uint64(300+i))
+	}
 	for i := range int64(WorstWaits * WorstEntryBytes / 8) {
 		store64(mem, offWorst+8*i, uint64(200+i))
 	}
@@ -124,6 +128,8 @@ func describeFields(mem []byte, g Geometry, v *vectors) {
 		"waited_order_ns": at(0, offWaited+24, 8), "waited_ring_ns": at(0, offWaited+32, 8), "waited_wake_ns": at(0, offWaited+40, 8),
 		"batches_taken": at(0, offBatchesTaken, 8), "batches_copied": at(0, offBatchesCopied, 8),
 		"worst": at(0, offWorst, 8), "worst_1": at(0, offWorst+WorstEntryBytes, 8),
+		"waited_transform_ns": at(0, offWaitedTransform, 8),
+		"worst_transform_ns":  at(0, offWorstTransform, 8), "worst_transform_ns_1": at(0, offWorstTransform+8, 8),
 	}
 	v.Entry = map[string]field{}
 	for i, f := range []struct {

@@ -215,6 +215,18 @@ func reportAddsUp(t *testing.T, f *fixture) {
 	if report.DiskReads < 1 || report.DiskReads > 51 {
 		t.Errorf("report %+v, want 1 to 51 disk reads", report)
 	}
+	waited := int64(0)
+	for i := range reads {
+		if reads[i].WaitNs < 0 || reads[i].WaitNs > report.SlowestNs {
+			t.Errorf("read %d was waited for %d ns, the slowest for %d", i, reads[i].WaitNs, report.SlowestNs)
+		}
+		if reads[i].WaitNs > 0 {
+			waited++
+		}
+	}
+	if waited > report.DiskReads-1 {
+		t.Errorf("%d reads were waited for, and %d were made from disk", waited, report.DiskReads-1)
+	}
 }
 
 func gatherFails(t *testing.T, f *fixture) {
@@ -262,6 +274,7 @@ func abilitiesThroughWrappers(t *testing.T, f *fixture) {
 	sameAbility[backend.Lister](t, f.store, twice)
 	sameAbility[backend.Opener](t, f.store, twice)
 	sameAbility[backend.Warmer](t, f.store, twice)
+	sameAbility[backend.PartialFiller](t, f.store, twice)
 }
 
 func sameAbility[T any](t *testing.T, bare, wrapped backend.Store) {

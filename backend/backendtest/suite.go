@@ -52,6 +52,7 @@ func Run(t *testing.T, h Harness) {
 		clauses = append(clauses, clause{"a read-only store refuses Put, Fill and Delete", refusesWrites})
 	} else {
 		clauses = append(clauses, writeClauses()...)
+		clauses = append(clauses, partialClauses()...)
 	}
 	if h.Change != nil {
 		clauses = append(clauses, clause{"a chunk whose source changed is an error of kind Changed", changedIsAnError})

@@ -112,6 +112,11 @@ func TestGatherReportSaysWhatHadToBeWaitedFor(t *testing.T) {
 		if waited := report.SlowestNs > 0; waited != (c.want.DiskReads > 0) || report.Slowest < 0 || report.Slowest >= len(reads) {
 			t.Errorf("%T: the slowest is read %d with %d ns", c.system, report.Slowest, report.SlowestNs)
 		}
+		for i := range reads {
+			if waited := reads[i].WaitNs > 0; waited != (c.want.DiskReads > 0) || reads[i].WaitNs > report.SlowestNs {
+				t.Errorf("%T: read %d was waited for %d ns", c.system, i, reads[i].WaitNs)
+			}
+		}
 		report.SlowestNs, report.Slowest = 0, 0
 		if report != c.want {
 			t.Errorf("%T: report %+v, want %+v", c.system, report, c.want)

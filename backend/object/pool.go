@@ -71,7 +71,9 @@ func (g *gather) wait(l *lane, j job) {
 	if j.read != wholeFile {
 		if !g.stopped() {
 			g.readWaiting(f, j.read, j.done)
-			g.took(j.read, time.Since(begin).Nanoseconds())
+			ns := time.Since(begin).Nanoseconds()
+			g.reads[j.read].WaitNs = ns
+			g.took(j.read, ns)
 		}
 		g.finish(l, f)
 		return
@@ -87,6 +89,7 @@ func (g *gather) wait(l *lane, j job) {
 	for i := f.first; i >= 0 && !g.stopped(); i = g.next[i] {
 		if done, wait := g.readCached(f, i); wait {
 			g.readWaiting(f, i, done)
+			g.reads[i].WaitNs = time.Since(begin).Nanoseconds()
 		}
 	}
 	g.took(f.first, time.Since(begin).Nanoseconds()) // such a file has one read; opening it counts

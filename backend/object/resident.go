@@ -7,10 +7,9 @@ import (
 	"github.com/stokerio/stoker/backend"
 )
 
-// Resident says how many of the bytes [off, off+n) of an object are in the page cache,
-// without bringing any there; known is false where the kernel does not tell. Pages that
-// are being read already count.
-// Errors: as Warm.
+var _ backend.Prober = (*Dir)(nil)
+
+// Resident implements backend.Prober by cachestat(2), which not every kernel has.
 func (d *Dir) Resident(ctx context.Context, o *backend.Object, off, n int64) (bytes int64, known bool, err error) {
 	if err := d.enter("look at"); err != nil {
 		return 0, false, err

@@ -188,6 +188,9 @@ func (g *gather) gatherOthers(report *backend.GatherReport) error {
 	if report.SlowestNs > before {
 		report.Slowest = int(g.places[report.Slowest])
 	}
+	for i := range g.others {
+		g.reads[g.places[i]].WaitNs = g.others[i].WaitNs
+	}
 	return err
 }
 
@@ -301,6 +304,8 @@ func (g *gather) wait(u *frame, p []byte, off int64) error {
 	if ns > g.mu.slowestNs {
 		g.mu.slowestNs, g.mu.slowest = ns, u.read
 	}
+	r := &g.reads[u.read] // of the reads that wanted the frame, it counts for the first
+	r.WaitNs = max(r.WaitNs, ns)
 	return err
 }
 

@@ -76,7 +76,8 @@ func (o *Options) Validate() error {
 // Store serves the seekable files of a directory and, for everything else, the store
 // that it decorates. Seekable objects are read-only: Delete of one answers Permission,
 // Locate NotFound. Put and Fill are the decorated store's. It also is a
-// backend.Gatherer, a backend.Opener, a backend.Locator and a backend.Warmer.
+// backend.Gatherer, a backend.Opener, a backend.Locator, a backend.Warmer and a
+// backend.Prober.
 type Store struct {
 	origin  backend.Store
 	options Options

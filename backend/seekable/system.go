@@ -1,6 +1,7 @@
 package seekable
 
 import (
+	"errors"
 	"syscall"
 	"unsafe"
 
@@ -18,6 +19,7 @@ type System interface {
 	Fstat(fd int, stat *unix.Stat_t) syscall.Errno
 	Pread(fd int, p []byte, off int64) (n int, errno syscall.Errno)
 	Preadv2(fd int, p []byte, off int64, flags int) (n int, errno syscall.Errno)
+	Cachestat(fd int, asked *unix.CachestatRange, pages *unix.Cachestat_t) syscall.Errno
 	Close(fd int) syscall.Errno
 }
 
@@ -48,6 +50,12 @@ func (kernel) Preadv2(fd int, p []byte, off int64, flags int) (int, syscall.Errn
 	n, _, errno := unix.Syscall6(unix.SYS_PREADV2, uintptr(fd), uintptr(unsafe.Pointer(&vector)),
 		1, uintptr(off), 0, uintptr(flags))
 	return int(n), errno
+}
+
+func (kernel) Cachestat(fd int, asked *unix.CachestatRange, pages *unix.Cachestat_t) syscall.Errno {
+	var errno syscall.Errno
+	_ = errors.As(unix.Cachestat(uint(fd), asked, pages, 0), &errno) // nothing else comes of a system call
+	return errno
 }
 
 func (kernel) Close(fd int) syscall.Errno {

@@ -24,29 +24,36 @@ func (s *Store) Warm(ctx context.Context, o *backend.Object, off, n int64) (resi
 		return false, err
 	}
 	defer s.leave()
-	if ctx.Err() != nil {
-		return false, canceled("warm", ctx)
-	}
-	c := backend.Chunk{Object: o, Size: o.Version.Size}
-	if err := checkChunk("warm", c); err != nil {
-		return false, err
-	}
-	if off < 0 || n < 0 || off > c.Size || n > c.Size-off {
-		return false, rangeError("warm", c, off, n, "the range is not within the object")
-	}
 	g := s.takeGather()
 	defer s.putGather(g)
-	f, err := s.acquireFile(o, &g.stat)
+	f, err := s.acquireRange(ctx, "warm", o, off, n, g)
 	if err != nil {
 		return false, err
 	}
-	if f.bytes != c.Size {
-		err = rangeError("warm", c, off, n, fmt.Sprintf("the file holds %d bytes, the object %d", f.bytes, c.Size))
-	} else {
-		resident, err = s.warm(ctx, f, &g.lane, string(o.Name), off, off+n)
-	}
+	resident, err = s.warm(ctx, f, &g.lane, string(o.Name), off, off+n)
 	s.releaseFile(f, err != nil)
 	return resident && err == nil, err
+}
+
+// acquireRange returns the file that a range of a seekable object is served from, with one
+// more user.
+func (s *Store) acquireRange(ctx context.Context, op string, o *backend.Object, off, n int64, g *gather) (*openFile, error) {
+	if ctx.Err() != nil {
+		return nil, canceled(op, ctx)
+	}
+	c := backend.Chunk{Object: o, Size: o.Version.Size}
+	if err := checkChunk(op, c); err != nil {
+		return nil, err
+	}
+	if off < 0 || n < 0 || off > c.Size || n > c.Size-off {
+		return nil, rangeError(op, c, off, n, "the range is not within the object")
+	}
+	f, err := s.acquireFile(o, &g.stat)
+	if err == nil && f.bytes != c.Size {
+		err = rangeError(op, c, off, n, fmt.Sprintf("the file holds %d bytes, the object %d", f.bytes, c.Size))
+		s.releaseFile(f, true)
+	}
+	return f, err
 }
 
 // warm reads the frames that hold [from, to) of the object.

@@ -294,6 +294,9 @@ func TestTheReportNamesTheSlowestRead(t *testing.T) {
 	if report.Slowest != 1 || report.SlowestNs <= 0 || report.DiskReads != 3 || report.DiskBytes != 24 {
 		t.Errorf("%+v, want 24 bytes from disk in 3 reads, and number 1 as the slowest", report)
 	}
+	if reads[1].WaitNs != report.SlowestNs {
+		t.Errorf("read 1 was waited for %d ns, and took %d", reads[1].WaitNs, report.SlowestNs)
+	}
 }
 
 func TestCancelledGatherEndsWithTheCause(t *testing.T) {

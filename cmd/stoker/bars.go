@@ -15,12 +15,13 @@ type cause struct {
 
 // causes are all causes in the order of bars.
 var causes = []cause{
-	{"disk", "d", "31"}, {"index", "i", "35"}, {"order", "o", "34"}, {"ring", "r", "32"}, {"wake", "w", "33"}, {"other", "?", "37"},
+	{"disk", "d", "31"}, {"index", "i", "35"}, {"order", "o", "34"}, {"ring", "r", "32"}, {"wake", "w", "33"},
+	{"transform", "t", "36"}, {"other", "?", "37"},
 }
 
 // values are the shares in the order of causes.
 func (s stallShares) values() []float64 {
-	return []float64{s.Disk, s.Index, s.Order, s.Ring, s.Wake, s.Other}
+	return []float64{s.Disk, s.Index, s.Order, s.Ring, s.Wake, s.Transform, s.Other}
 }
 
 // stallBar draws shares of a whole as cells of letters; the rest is dots. Each

@@ -1,10 +1,8 @@
 package main
 
 import (
-	"errors"
-	"fmt"
+	"context"
 	"log/slog"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -18,31 +16,28 @@ func (a *app) benchCommand() *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE:  showHelp,
 	}
-	command.AddCommand(a.benchCompareCommand(), a.benchPrefetchCommand(), a.benchWakeupsCommand(), a.benchCeilingCommand(), a.benchScanCommand())
+	command.AddCommand(a.benchCompareCommand(), a.benchPrefetchCommand(), a.benchFlashCommand(),
+		a.benchWakeupsCommand(), a.benchCeilingCommand(), a.benchScanCommand(), a.benchFlashStartCommand())
 	return command
 }
 
 func (a *app) benchCompareCommand() *cobra.Command {
 	var options bench.CompareOptions
-	var file string
-	var check, verbose bool
-	command := &cobra.Command{
+	var verbose bool
+	command := reporting(a, &cobra.Command{
 		Use:   "compare",
 		Short: "Compare with torch's DataLoader, memmap, tarfile, webdataset and bare loops",
 		Long: `Compare Stoker with what its users would otherwise run, and with the bare system
 calls, all in one run, interleaved and repeated. A daemon of its own is started
 and stopped; up to 6 GB of data are made, and kept in --data-dir. The machine
 should do nothing else and have memory for all of the data.`,
-		Args: cobra.NoArgs,
-		RunE: func(command *cobra.Command, _ []string) error {
-			options.Logger = a.benchLogger(verbose)
-			return a.benchCompare(command, options, file, check)
-		},
-	}
+	}, bench.CompareFigures(), func(ctx context.Context, show bench.Progress) (*bench.Report, error) {
+		options.Logger, options.Progress = a.benchLogger(verbose), show
+		return bench.Compare(ctx, options)
+	})
 	flags := command.Flags()
 	flags.BoolVar(&options.Quick, "quick", false, "shorter sections and fewer repeats on the same data: a few minutes on 2 cores")
 	flags.StringSliceVar(&options.Cases, "cases", nil, "run only these groups of cases: raw, tokens, tar (default: all)")
-	flags.StringVar(&file, "json", "", "write the report to this file too")
 	flags.StringVar(&options.DataDir, "data-dir", "", "where the data is kept between runs")
 	flags.IntVar(&options.Repeats, "repeats", 0, "how often each row runs (default 5, with --quick 3)")
 	flags.StringVar(&options.PageCache, "page-cache", "", "how the data comes into the page cache: written (as after a download; default) or read (as after an epoch)")
@@ -52,9 +47,7 @@ should do nothing else and have memory for all of the data.`,
 	flags.StringVar(&options.PythonPath, "python-path", "", "directory that holds the Python package stoker (default: python/ of the repository)")
 	flags.StringVar(&options.Stokerd, "stokerd", "", "stokerd to measure (default: beside this program)")
 	flags.StringVar(&options.Profiles, "profiles", "", "folder to write CPU profiles of the daemon's rows and the scans to (what is measured becomes a little slower)")
-	flags.BoolVar(&check, "check", false, "exit with 1 if a figure misses its target, once everything is measured and written")
 	flags.BoolVar(&verbose, "verbose", false, "show what the daemon and the consumers log")
-	a.must(command.MarkFlagFilename("json", "json"))
 	a.must(command.MarkFlagDirname("data-dir"))
 	a.must(command.MarkFlagDirname("profiles"))
 	a.must(command.RegisterFlagCompletionFunc("cases", cobra.FixedCompletions(bench.Groups(), cobra.ShellCompDirectiveNoFileComp)))
@@ -67,21 +60,6 @@ func (a *app) benchLogger(verbose bool) *slog.Logger {
 		return nil // bench discards it
 	}
 	return slog.New(slog.NewTextHandler(a.err, &slog.HandlerOptions{Level: slog.LevelDebug}))
-}
-
-func (a *app) benchCompare(command *cobra.Command, options bench.CompareOptions, file string, check bool) error {
-	show, finish := a.stepProgress(time.Now)
-	options.Progress = show
-	report, err := bench.Compare(command.Context(), options)
-	finish()
-	if err != nil {
-		return err
-	}
-	err = report.Print(a.out)
-	if file != "" {
-		err = errors.Join(err, report.Write(file))
-	}
-	return a.missed(err, check, report.Missed())
 }
 
 func (a *app) benchWakeupsCommand() *cobra.Command {
@@ -136,24 +114,4 @@ func (a *app) benchScanCommand() *cobra.Command {
 			return bench.ScanMain(command.Context(), args[0], a.out)
 		},
 	}
-}
-
-// stepProgress shows steps: a bar on a terminal, a line a step elsewhere.
-func (a *app) stepProgress(now func() time.Time) (show bench.Progress, finish func()) {
-	if a.terminal {
-		bar := newBar(a, 1, "")
-		show = func(done, total int, label string) {
-			bar.Describe(label)
-			if bar.GetMax() != total {
-				bar.ChangeMax(total)
-			}
-			_ = bar.Set(done)
-		}
-		return show, func() { _ = bar.Clear() }
-	}
-	begin := now()
-	show = func(done, total int, label string) {
-		fmt.Fprintf(a.err, "[%d/%d] %s (%s)\n", done, total, label, now().Sub(begin).Round(time.Second))
-	}
-	return show, func() {}
 }

@@ -2,9 +2,15 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/stokerio/stoker/bench"
 )
 
 func TestCompareSaysWhatIsMissing(t *testing.T) {
@@ -34,6 +40,56 @@ func TestCompareSaysWhichCasesThereAre(t *testing.T) {
 	got := newPlace(t).run(t, "bench", "compare", "--cases", "raw,zip", "--data-dir", t.TempDir())
 	if got.code != exitError || !strings.Contains(got.err, "raw, tokens, tar") {
 		t.Errorf("%+v", got)
+	}
+}
+
+func TestPrefetchSaysWhichStepsThereAre(t *testing.T) {
+	got := newPlace(t).run(t, "bench", "prefetch", "--steps", "depth,nonsense")
+	if got.code != exitError || !strings.Contains(got.err, "disk, depth") || got.out != "" {
+		t.Errorf("%+v", got)
+	}
+}
+
+func TestReportsArePrintedAndWritten(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "report.json")
+	got := newPlace(t).run(t, "bench", "prefetch", "--steps", "disk", "--skip-disk", "--check", "--json", file)
+	if got.code != exitOK || !strings.Contains(got.out, "simulated time") {
+		t.Errorf("%+v", got)
+	}
+	var report bench.PrefetchReport
+	if content, err := os.ReadFile(file); err != nil || json.Unmarshal(content, &report) != nil || report.Version != bench.ReportVersion {
+		t.Errorf("%+v, %v", report, err)
+	}
+	if got = newPlace(t).run(t, "bench", "prefetch", "--steps", "disk", "--skip-disk", "--json", filepath.Join(file, "below")); got.code != exitError {
+		t.Errorf("%+v", got)
+	}
+}
+
+func TestMissedTargetsAreAnErrorIfThatIsAskedFor(t *testing.T) {
+	a := &app{}
+	if err := a.missed(nil, false, []string{"one"}); err != nil {
+		t.Error(err)
+	}
+	if err := a.missed(nil, true, nil); err != nil {
+		t.Error(err)
+	}
+	err := a.missed(nil, true, []string{"one", "two"})
+	if f, ok := errors.AsType[*failure](err); !ok || f.exit != exitError || f.Where != "one, two" || !strings.Contains(f.What, "2 figures") {
+		t.Errorf("%+v", err)
+	}
+	if err := a.missed(os.ErrInvalid, true, []string{"one"}); !errors.Is(err, os.ErrInvalid) {
+		t.Errorf("what went wrong before is lost: %v", err)
+	}
+}
+
+func TestHelpExplainsEveryFigure(t *testing.T) {
+	for command, figures := range map[string][]bench.FigureText{"prefetch": bench.PrefetchFigures(), "compare": bench.CompareFigures()} {
+		got := newPlace(t).run(t, "bench", command, "--help")
+		for _, f := range figures {
+			if line := strings.TrimRight("    "+f.Name+" "+f.Target(), " "); got.code != exitOK || !strings.Contains(got.out, line+"\n        ") {
+				t.Errorf("%s: %s is not explained", command, f.Name)
+			}
+		}
 	}
 }
 

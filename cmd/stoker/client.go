@@ -163,10 +163,7 @@ func (c *client) exchange(ctx context.Context, method string, path []string, tex
 	}
 	response, err := c.http.Do(request)
 	if err != nil {
-		if absent(err) {
-			return nil, notRunning([]string{filepath.Join(c.directory, api.SocketName)})
-		}
-		return nil, connectFailure(filepath.Join(c.directory, api.SocketName), err)
+		return nil, c.failed(err)
 	}
 	defer response.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(response.Body, answerBytesMax))
@@ -177,6 +174,37 @@ func (c *client) exchange(ctx context.Context, method string, path []string, tex
 		return nil, problemIn(response, body)
 	}
 	return body, nil
+}
+
+// stream asks for an answer that lasts until ctx ends. The caller closes it.
+func (c *client) stream(ctx context.Context, query url.Values, path ...string) (io.ReadCloser, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://stokerd/"+strings.Join(path, "/")+"?"+query.Encode(), http.NoBody)
+	if err != nil {
+		return nil, fmt.Errorf("request %s: %w", strings.Join(path, "/"), err)
+	}
+	lasting := http.Client{Transport: c.http.Transport} // without a limit of time
+	response, err := lasting.Do(request)
+	if err != nil {
+		return nil, c.failed(err)
+	}
+	if response.StatusCode < http.StatusBadRequest {
+		return response.Body, nil
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(response.Body, answerBytesMax))
+	if err != nil {
+		return nil, fmt.Errorf("read the daemon's answer for %s: %w", strings.Join(path, "/"), err)
+	}
+	return nil, problemIn(response, body)
+}
+
+// failed says why a request did not reach the daemon.
+func (c *client) failed(err error) error {
+	socket := filepath.Join(c.directory, api.SocketName)
+	if absent(err) {
+		return notRunning([]string{socket})
+	}
+	return connectFailure(socket, err)
 }
 
 // problemIn reads the daemon's error, or says that what answered is no stokerd.

@@ -257,7 +257,7 @@ func petsOnDisk(t *testing.T) string {
 }
 
 // serveNode puts a real node with both sockets into the place.
-func (p *place) serveNode(t *testing.T) {
+func (p *place) serveNode(t *testing.T) *loader.Node {
 	t.Helper()
 	p.data = t.TempDir()
 	node, err := loader.Open(loader.Options{DataDir: p.data, UID: os.Getuid(), Logger: slog.New(slog.DiscardHandler), Version: api.Version{Version: "0.1.0"}})
@@ -279,6 +279,7 @@ func (p *place) serveNode(t *testing.T) {
 			t.Error(err)
 		}
 	})
+	return node
 }
 
 func TestAddWaitsForASlowScanButNotForAMuteDaemon(t *testing.T) {

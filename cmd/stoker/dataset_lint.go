@@ -244,12 +244,20 @@ func (g *findingGroup) write(text *strings.Builder) {
 
 // spot is where a finding is: "train-0001.tar at 1,024, sample "a/b"".
 func spot(f *shm.Finding) string {
-	text := printable(f.File)
+	text := printable(whole(f.File, f.FileBytes))
 	if f.Offset >= 0 {
 		text += " at " + grouped(f.Offset)
 	}
 	if f.Key != "" {
-		text += ", sample " + printable(f.Key)
+		text += ", sample " + printable(whole(f.Key, f.KeyBytes))
 	}
 	return text
+}
+
+// whole is a name as its file has it: all are its bytes, if it is no UTF-8.
+func whole(name string, all []byte) string {
+	if len(all) > 0 {
+		return string(all)
+	}
+	return name
 }

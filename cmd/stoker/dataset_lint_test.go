@@ -53,6 +53,19 @@ func lints(seen func(request shm.DatasetLint, directory string), errors int64) s
 	})
 }
 
+func TestASpotShowsTheBytesOfNamesThatAreNoUTF8(t *testing.T) {
+	for want, f := range map[string]shm.Finding{
+		"a.tar":                         {File: "a.tar", Offset: -1},
+		"a.tar at 1,024, sample d/1":    {File: "a.tar", Offset: 1024, Key: "d/1"},
+		"\uFFFD.tar, sample \uFFFD":     {File: "\uFFFD.tar", Offset: -1, Key: "\uFFFD"},
+		`"a\xff.tar", sample "k\xfe\t"`: {File: "a\uFFFD.tar", FileBytes: []byte("a\xff.tar"), Offset: -1, Key: "k\uFFFD\t", KeyBytes: []byte("k\xfe\t")},
+	} {
+		if got := spot(&f); got != want {
+			t.Errorf("%s, want %s", got, want)
+		}
+	}
+}
+
 func TestLintIsGolden(t *testing.T) {
 	for name, test := range map[string]struct {
 		args   []string

@@ -43,6 +43,7 @@ type place struct {
 	terminal  bool
 	screen    bool
 	clock     *virtualClock // nil: the system's
+	heard     io.Writer     // if set, takes standard error as it comes
 }
 
 // virtualClock passes when somebody waits, and at once. waited is called before.
@@ -88,6 +89,9 @@ func (p *place) runContext(ctx context.Context, args ...string) outcome {
 		},
 		clock: systemClock(), out: &out, err: &errs, terminal: p.terminal, screen: p.screen,
 	}
+	if p.heard != nil {
+		a.err = io.MultiWriter(&errs, p.heard)
+	}
 	if p.clock != nil {
 		a.clock = p.clock.clock()
 	}
@@ -130,6 +134,8 @@ type fakeNode struct {
 	stalls   []api.SessionStalls
 	removed  []string
 	hints    fakeHints
+
+	recording fakeRecording // what Trace plays
 }
 
 func newFakeNode() *fakeNode {
@@ -163,14 +169,14 @@ func fakeStalls(started time.Time) []api.SessionStalls {
 	ended := started.Add(10 * time.Minute)
 	return []api.SessionStalls{
 		{ID: "s-1", Dataset: "pets", Client: api.Client{PID: 4711}, StartedAt: started, WallSeconds: 100, Share: 0.125,
-			Stall: api.Stall{TotalSeconds: 12.5, DiskSeconds: 10, WakeSeconds: 1, OrderSeconds: 0.01},
+			Stall: api.Stall{TotalSeconds: 12.5, DiskSeconds: 10, WakeSeconds: 1, OrderSeconds: 0.01, TransformSeconds: 0.5},
 			Foresight: &api.Foresight{WindowSamples: 2684, Fetches: 8000, BroughtBytes: 700 << 20, FoundBytes: 1 << 20, WastedBytes: 7 << 20,
 				Samples: 7168, OnTime: 5400, Late: 1700, Unforeseen: 68, MissedReads: 1900, EarlySeconds: 1200, LateSeconds: 3},
 			Worst: []api.SlowBatch{
 				{Seconds: 2.5, Epoch: 3, Position: 12800, Causes: api.Causes{DiskSeconds: 2.4, OtherSeconds: 0.1}, FirstKey: "cats/\x1b[2J17.jpg",
 					Files:   []string{"cats/17.jpg", "dogs/1.jpg", "dogs/2.jpg"},
 					Slowest: &api.SlowRead{File: "dogs/1.jpg", Offset: 4096, Bytes: 1 << 20, Seconds: 2.1}},
-				{Seconds: 0.5, Epoch: 1, Position: 0, Causes: api.Causes{WakeSeconds: 0.5}},
+				{Seconds: 0.5, Epoch: 1, Position: 0, Causes: api.Causes{WakeSeconds: 0.1, TransformSeconds: 0.4}},
 			}},
 		{ID: "s-0", Dataset: "text", JobID: "job 7", Client: api.Client{PID: 4700}, StartedAt: started, EndedAt: &ended, WallSeconds: 600,
 			Foresight: &api.Foresight{FoundBytes: 1 << 20, Samples: 512, OnTime: 512}},

@@ -181,7 +181,7 @@ func worstRows(worst []api.SlowBatch) [][]string {
 // mostly names the greatest cause with its share: "disk 93 %".
 func mostly(c api.Causes, seconds float64) string {
 	name, most := "", 0.0
-	for i, value := range []float64{c.DiskSeconds, c.IndexSeconds, c.OrderSeconds, c.RingSeconds, c.WakeSeconds, c.OtherSeconds} {
+	for i, value := range []float64{c.DiskSeconds, c.IndexSeconds, c.OrderSeconds, c.RingSeconds, c.WakeSeconds, c.TransformSeconds, c.OtherSeconds} {
 		if value > most {
 			name, most = causes[i].name, value
 		}

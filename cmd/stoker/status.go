@@ -125,6 +125,7 @@ func stalled(s api.Stall) string {
 		seconds float64
 	}{
 		{"disk", s.DiskSeconds}, {"index", s.IndexSeconds}, {"order", s.OrderSeconds}, {"ring", s.RingSeconds}, {"wake", s.WakeSeconds},
+		{"transform", s.TransformSeconds},
 	} {
 		if candidate.seconds > most {
 			cause, most = candidate.name, candidate.seconds

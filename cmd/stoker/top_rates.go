@@ -41,13 +41,14 @@ type activity struct {
 
 // stallShares are the shares of a time, 0 to 1, that a trainer waited.
 type stallShares struct {
-	Total float64 `json:"total"`
-	Disk  float64 `json:"disk"`
-	Index float64 `json:"index"`
-	Order float64 `json:"order"`
-	Ring  float64 `json:"ring"`
-	Wake  float64 `json:"wake"`
-	Other float64 `json:"other"`
+	Total     float64 `json:"total"`
+	Disk      float64 `json:"disk"`
+	Index     float64 `json:"index"`
+	Order     float64 `json:"order"`
+	Ring      float64 `json:"ring"`
+	Wake      float64 `json:"wake"`
+	Transform float64 `json:"transform"`
+	Other     float64 `json:"other"`
 }
 
 func (a activity) bytesPerSecond() float64 { return a.PageCacheBytesPerSecond + a.DiskBytesPerSecond }
@@ -103,13 +104,14 @@ func activityOf(then, now api.Session, seconds float64) activity {
 func sharesOf(then, now api.Stall, seconds float64) stallShares {
 	part := func(then, now float64) float64 { return max(now-then, 0) / seconds }
 	s := stallShares{
-		Disk:  part(then.DiskSeconds, now.DiskSeconds),
-		Index: part(then.IndexSeconds, now.IndexSeconds),
-		Order: part(then.OrderSeconds, now.OrderSeconds),
-		Ring:  part(then.RingSeconds, now.RingSeconds),
-		Wake:  part(then.WakeSeconds, now.WakeSeconds),
+		Disk:      part(then.DiskSeconds, now.DiskSeconds),
+		Index:     part(then.IndexSeconds, now.IndexSeconds),
+		Order:     part(then.OrderSeconds, now.OrderSeconds),
+		Ring:      part(then.RingSeconds, now.RingSeconds),
+		Wake:      part(then.WakeSeconds, now.WakeSeconds),
+		Transform: part(then.TransformSeconds, now.TransformSeconds),
 	}
-	causes := s.Disk + s.Index + s.Order + s.Ring + s.Wake
+	causes := s.Disk + s.Index + s.Order + s.Ring + s.Wake + s.Transform
 	s.Total = max(part(then.TotalSeconds, now.TotalSeconds), causes)
 	s.Other = s.Total - causes
 	if s.Total > 1 {
@@ -119,7 +121,10 @@ func sharesOf(then, now api.Stall, seconds float64) stallShares {
 }
 
 func (s stallShares) times(factor float64) stallShares {
-	return stallShares{s.Total * factor, s.Disk * factor, s.Index * factor, s.Order * factor, s.Ring * factor, s.Wake * factor, s.Other * factor}
+	return stallShares{
+		s.Total * factor, s.Disk * factor, s.Index * factor, s.Order * factor, s.Ring * factor, s.Wake * factor,
+		s.Transform * factor, s.Other * factor,
+	}
 }
 
 func (a *activity) add(b activity) {
@@ -128,5 +133,8 @@ func (a *activity) add(b activity) {
 	a.PageCacheBytesPerSecond += b.PageCacheBytesPerSecond
 	a.DiskBytesPerSecond += b.DiskBytesPerSecond
 	s, t := &a.StallShares, b.StallShares
-	*s = stallShares{s.Total + t.Total, s.Disk + t.Disk, s.Index + t.Index, s.Order + t.Order, s.Ring + t.Ring, s.Wake + t.Wake, s.Other + t.Other}
+	*s = stallShares{
+		s.Total + t.Total, s.Disk + t.Disk, s.Index + t.Index, s.Order + t.Order, s.Ring + t.Ring, s.Wake + t.Wake,
+		s.Transform + t.Transform, s.Other + t.Other,
+	}
 }

@@ -236,11 +236,11 @@ func TestBarsAndGaugesFillTheirCells(t *testing.T) {
 		shares []float64
 		want   string
 	}{
-		{[]float64{0, 0, 0, 0, 0, 0}, "··········"},
-		{[]float64{1, 0, 0, 0, 0, 0}, "dddddddddd"},
-		{[]float64{0.2, 0.1, 0.1, 0.3, 0.1, 0.1}, "ddiorrrw?·"},
-		{[]float64{0.04, 0.04, 0, 0, 0, 0}, "i·········"},
-		{[]float64{0.6, 0.6, 0.6, 0, 0, 0}, "ddddddiiii"},
+		{[]float64{0, 0, 0, 0, 0, 0, 0}, "··········"},
+		{[]float64{1, 0, 0, 0, 0, 0, 0}, "dddddddddd"},
+		{[]float64{0.2, 0.1, 0.1, 0.2, 0.1, 0.1, 0.1}, "ddiorrwt?·"},
+		{[]float64{0.04, 0.04, 0, 0, 0, 0, 0}, "i·········"},
+		{[]float64{0.6, 0.6, 0.6, 0, 0, 0, 0}, "ddddddiiii"},
 	} {
 		if got := stallBar(test.shares, 10, false); got != test.want {
 			t.Errorf("%v: %s, want %s", test.shares, got, test.want)

@@ -248,8 +248,12 @@ func stallWords(s api.Stall) string {
 
 // stallSeconds are the seconds in the order of causes.
 func stallSeconds(s api.Stall) []float64 {
-	sum := s.DiskSeconds + s.IndexSeconds + s.OrderSeconds + s.RingSeconds + s.WakeSeconds
-	return []float64{s.DiskSeconds, s.IndexSeconds, s.OrderSeconds, s.RingSeconds, s.WakeSeconds, max(s.TotalSeconds-sum, 0)}
+	named := []float64{s.DiskSeconds, s.IndexSeconds, s.OrderSeconds, s.RingSeconds, s.WakeSeconds, s.TransformSeconds}
+	other := s.TotalSeconds
+	for _, seconds := range named {
+		other -= seconds
+	}
+	return append(named, max(other, 0))
 }
 
 // done is how much of its epoch a session has consumed.

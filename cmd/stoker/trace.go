@@ -17,19 +17,20 @@ import (
 	"github.com/stokerio/stoker/loader/api"
 	"github.com/stokerio/stoker/loader/config"
 	"github.com/stokerio/stoker/prefetch/sim"
+	"github.com/stokerio/stoker/prefetch/trace"
 )
 
 func (a *app) traceCommand() *cobra.Command {
 	command := &cobra.Command{
 		Use:   "trace",
-		Short: "Look at what sessions read, and at what caches would have made of it",
-		Long: `Look at traces: what the sessions of a node read, access by access. A trace is
-replayed through caches of any size and policy, and through the best that could
-have been, which knows the future.`,
+		Short: "Record what sessions read, and see what caches would have made of it",
+		Long: `Record and look at traces: what the sessions of a node read, access by access. A
+trace is replayed through caches of any size and policy, and through the best that
+could have been, which knows the future.`,
 		Args: cobra.NoArgs,
 		RunE: showHelp,
 	}
-	command.AddCommand(a.traceReplayCommand(), a.traceInfoCommand(), a.traceGenerateCommand())
+	command.AddCommand(a.traceRecordCommand(), a.traceReplayCommand(), a.traceInfoCommand(), a.traceGenerateCommand())
 	return command
 }
 
@@ -66,7 +67,7 @@ func readTrace(path string, read func(file *os.File, bytes int64) error) error {
 func traceFailure(what, path string, err error) error {
 	f := &failure{Code: string(api.CodeInternal), What: what, Where: path, Why: err.Error(), exit: exitError}
 	var own *failure
-	var problem *sim.TraceError
+	var problem *trace.Error
 	var limit *sim.ReplayLimitError
 	var system *fs.PathError
 	switch {
@@ -80,7 +81,7 @@ func traceFailure(what, path string, err error) error {
 		f.Code, f.What, f.Why = string(api.CodeLimit), "the trace is too large", fmt.Sprintf("it has more than %s %s", grouped(limit.Limit), limit.What)
 		f.Remedy = "replay its beginning with --first"
 		if limit.What == sim.LimitAccesses {
-			f.Remedy = fmt.Sprintf("replay its beginning with --first %d, or raise --max-accesses: an access needs about 80 bytes of memory", limit.Limit)
+			f.Remedy = fmt.Sprintf("replay its beginning with --first %d, or raise --max-accesses: an access needs about 24 bytes of memory", limit.Limit)
 		}
 	case errors.Is(err, fs.ErrExist):
 		f.Code, f.Remedy = string(api.CodeConflict), "give another name, or replace the file with --force"
@@ -98,13 +99,13 @@ func traceFailure(what, path string, err error) error {
 }
 
 // damage is the code of a problem, what it is, and what to do about it.
-func damage(problem *sim.TraceError) (code, what, remedy string) {
+func damage(problem *trace.Error) (code, what, remedy string) {
 	switch problem.Problem {
-	case sim.TraceNone:
-		return string(api.CodeInvalid), "this is no trace", "give a file that stoker trace generate or a recorder wrote"
-	case sim.TraceVersion:
+	case trace.NotOne:
+		return string(api.CodeInvalid), "this is no trace", "give a file that stoker trace record or stoker trace generate wrote"
+	case trace.OtherVersion:
 		return string(api.CodeVersion), "the trace is of another release", "read it with a program of the release that wrote it, or a newer one"
-	case sim.TraceTorn:
+	case trace.Torn:
 		return string(api.CodeCorrupt), "the trace stops before anything is in it", "record it again"
 	}
 	remedy = "copy it again from where it was recorded"

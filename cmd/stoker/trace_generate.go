@@ -1,12 +1,9 @@
 package main
 
 import (
-	"bufio"
 	"context"
-	"errors"
 	"fmt"
 	"io"
-	"os"
 
 	"github.com/spf13/cobra"
 
@@ -85,26 +82,13 @@ func (a *app) generateTrace(ctx context.Context, path string, options sim.Genera
 // writeTraceFile writes a file, which is not left behind where that fails. It says how
 // large it is.
 func writeTraceFile(path string, force bool, write func(io.Writer) error) (int64, error) {
-	flags := os.O_WRONLY | os.O_CREATE | os.O_EXCL
-	if force {
-		flags = os.O_WRONLY | os.O_CREATE | os.O_TRUNC
-	}
-	file, err := os.OpenFile(path, flags, 0o666)
+	file, err := newTraceFile(path, force)
 	if err != nil {
 		return 0, err
 	}
-	out := bufio.NewWriterSize(file, 256<<10)
-	err = errors.Join(write(out), out.Flush())
-	var bytes int64
-	if stat, statErr := file.Stat(); err == nil {
-		if err = statErr; err == nil {
-			bytes = stat.Size()
-		}
+	defer file.discard()
+	if err := write(file); err != nil {
+		return 0, err
 	}
-	if err = errors.Join(err, file.Close()); err != nil {
-		if stat, statErr := os.Lstat(path); statErr == nil && stat.Mode().IsRegular() { // not a device or a pipe
-			_ = os.Remove(path) // half a trace is of no use
-		}
-	}
-	return bytes, err
+	return file.keep()
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/stokerio/stoker/prefetch"
 	"github.com/stokerio/stoker/prefetch/sim"
+	"github.com/stokerio/stoker/prefetch/trace"
 )
 
 func (a *app) traceInfoCommand() *cobra.Command {
@@ -30,11 +31,11 @@ it is read and checked.`,
 }
 
 func (a *app) describeTraceFile(ctx context.Context, path string) error {
-	var summary sim.TraceSummary
+	var summary trace.Summary
 	err := readTrace(path, func(file *os.File, bytes int64) (err error) {
 		show := a.newWork()
 		defer show.finish()
-		summary, err = sim.SummarizeTrace(file, func(done int64) error {
+		summary, err = trace.Summarize(file, func(done int64) error {
 			return show.show(ctx, sim.ReplayReads, done, bytes, inBytes()...)
 		})
 		return err
@@ -51,20 +52,21 @@ func (a *app) describeTraceFile(ctx context.Context, path string) error {
 
 // traceDescription is a trace under --json.
 type traceDescription struct {
-	Path     string             `json:"path"`
-	Bytes    int64              `json:"bytes"` // that were read
-	Torn     string             `json:"torn,omitempty"`
-	Node     string             `json:"node"`
-	Start    time.Time          `json:"start"`
-	Seconds  float64            `json:"seconds"` // until the last read
-	Datasets []sim.TraceDataset `json:"datasets"`
-	Sessions []traceSession     `json:"sessions"`
+	Path     string          `json:"path"`
+	Bytes    int64           `json:"bytes"` // that were read
+	Torn     string          `json:"torn,omitempty"`
+	Lost     trace.Lost      `json:"lost"`
+	Node     string          `json:"node"`
+	Start    time.Time       `json:"start"`
+	Seconds  float64         `json:"seconds"` // until the last read
+	Datasets []trace.Dataset `json:"datasets"`
+	Sessions []traceSession  `json:"sessions"`
 	traceCounts
 }
 
 type traceSession struct {
-	Session int `json:"session"`
-	sim.TraceSession
+	Number int `json:"session"`
+	trace.Session
 	Epochs int64 `json:"epochs"`
 	traceCounts
 }
@@ -81,24 +83,24 @@ type traceCounts struct {
 	WaitedSeconds    float64          `json:"waited_seconds"`
 }
 
-func describeTrace(path string, s *sim.TraceSummary) traceDescription {
+func describeTrace(path string, s *trace.Summary) traceDescription {
 	d := traceDescription{
-		Path: path, Bytes: s.Bytes, Torn: s.Torn, Node: s.Node, Start: s.Start, Seconds: s.Length.Seconds(),
-		Datasets: append([]sim.TraceDataset{}, s.Datasets...), Sessions: []traceSession{},
-		traceCounts: traceCounts{Reads: s.Reads, Samples: s.Samples}.from(&s.ReplaySources),
+		Path: path, Bytes: s.Bytes, Torn: s.Torn, Lost: s.Lost, Node: s.Node, Start: s.Start, Seconds: s.Length.Seconds(),
+		Datasets: append([]trace.Dataset{}, s.Datasets...), Sessions: []traceSession{},
+		traceCounts: traceCounts{Reads: s.Reads, Samples: s.Samples}.from(&s.Sources),
 	}
 	for i := range s.Sessions {
 		session := &s.Sessions[i]
 		d.Sessions = append(d.Sessions, traceSession{
-			Session: i, TraceSession: session.TraceSession, Epochs: session.Epochs,
-			traceCounts: traceCounts{Reads: session.Reads, Samples: session.Samples}.from(&session.ReplaySources),
+			Number: i, Session: session.Session, Epochs: session.Epochs,
+			traceCounts: traceCounts{Reads: session.Reads, Samples: session.Samples}.from(&session.Sources),
 		})
 	}
 	return d
 }
 
 // from adds what came from where.
-func (c traceCounts) from(s *sim.ReplaySources) traceCounts {
+func (c traceCounts) from(s *trace.Sources) traceCounts {
 	c.BytesBySource, c.AccessesBySource = map[string]int64{}, map[string]int64{}
 	for source := range prefetch.Sources {
 		c.BytesBySource[source.String()] = s.BytesOf[source]
@@ -111,7 +113,7 @@ func (c traceCounts) from(s *sim.ReplaySources) traceCounts {
 	return c
 }
 
-func (a *app) writeTrace(path string, s *sim.TraceSummary) error {
+func (a *app) writeTrace(path string, s *trace.Summary) error {
 	each := ""
 	if s.Accesses > 0 {
 		each = ", " + strconv.FormatFloat(float64(s.Bytes)/float64(s.Accesses), 'f', 1, 64) + " bytes an access"
@@ -128,6 +130,9 @@ func (a *app) writeTrace(path string, s *sim.TraceSummary) error {
 			rows = append(rows, []string{source.String(), fmt.Sprintf("%s, %s", counted(n, "access", "accesses"), humanBytes(s.BytesOf[source]))})
 		}
 	}
+	if s.Lost.Reads > 0 {
+		rows = append(rows, []string{"lost", lostText(s.Lost)})
+	}
 	rows = append(rows, []string{"waited", fmt.Sprintf("%s, in %s", humanSeconds(s.Waited.Seconds()), counted(s.Waits, "access", "accesses"))})
 	if err := table(a.out, rows); err != nil || len(s.Sessions) == 0 {
 		return err
@@ -140,7 +145,12 @@ func (a *app) writeTrace(path string, s *sim.TraceSummary) error {
 	return table(a.out, sessionRows(s.Sessions, s.Datasets))
 }
 
-func traceDatasetRows(datasets []sim.TraceDataset) [][]string {
+// lostText says what a trace lacks.
+func lostText(lost trace.Lost) string {
+	return fmt.Sprintf("%s with %s, read faster than they could be recorded", counted(lost.Reads, "read", "reads"), counted(lost.Samples, "sample", "samples"))
+}
+
+func traceDatasetRows(datasets []trace.Dataset) [][]string {
 	rows := [][]string{{"DATASET", "SAMPLES", "CHUNKS", "SIZE", "INDEX"}}
 	for _, d := range datasets {
 		index := "-"
@@ -153,7 +163,7 @@ func traceDatasetRows(datasets []sim.TraceDataset) [][]string {
 }
 
 // sessionRows tell what each session did when it was recorded.
-func sessionRows(sessions []sim.ReplaySession, datasets []sim.TraceDataset) [][]string {
+func sessionRows(sessions []trace.SessionSummary, datasets []trace.Dataset) [][]string {
 	rows := [][]string{{"SESSION", "JOB", "DATASET", "ORDER", "RANK", "BATCH", "EPOCHS", "SAMPLES", "RESIDENT", "FETCHED", "WAITED"}}
 	for i := range sessions {
 		s := &sessions[i]

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/stokerio/stoker/prefetch/sim"
+	"github.com/stokerio/stoker/prefetch/trace"
 )
 
 // generateTrace makes a trace in the place, by the command itself.
@@ -104,15 +105,15 @@ func TestWhatIsNoTraceIsSaid(t *testing.T) {
 func hostileTrace(t *testing.T, p *place) string {
 	t.Helper()
 	var out bytes.Buffer
-	w, err := sim.NewTraceWriter(&out, sim.TraceHeader{Start: time.Date(2026, 11, 22, 17, 0, 0, 0, time.UTC), Node: "\x1b[2Jnode"})
+	w, err := trace.NewWriter(&out, trace.Header{Start: time.Date(2026, 11, 22, 17, 0, 0, 0, time.UTC), Node: "\x1b[2Jnode"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := w.Dataset(sim.TraceDataset{Name: "\x1b[31mpets", IndexID: "\n", Samples: 10, Chunks: 1, Bytes: 1 << 20}); err != nil {
+	if _, err := w.Dataset(trace.Dataset{Name: "\x1b[31mpets", IndexID: "\n", Samples: 10, Chunks: 1, Bytes: 1 << 20}); err != nil {
 		t.Fatal(err)
 	}
 	for range 2 {
-		if _, err := w.Session(sim.TraceSession{Job: "\x07", Order: "\r", WorldSize: 1}); err != nil {
+		if _, err := w.Session(trace.Session{Job: "\x07", Order: "\r", WorldSize: 1}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -200,6 +201,7 @@ func TestInterruptedWorkLeavesNoFile(t *testing.T) {
 
 func TestHelpOfTraceIsGolden(t *testing.T) {
 	golden(t, "help-trace-replay", newPlace(t).run(t, "trace", "replay", "--help"))
+	golden(t, "help-trace-record", newPlace(t).run(t, "trace", "record", "--help"))
 }
 
 func TestFlagsOfTracesWriteWhatTheyRead(t *testing.T) {

@@ -121,6 +121,19 @@ func TestFlagsOverrideTheFileAndMistakesAreSaid(t *testing.T) {
 	if cfg.RuntimeDir != "/from/file" || cfg.DataDir != "/from/flag" || cfg.Session.Readers != 3 {
 		t.Errorf("configuration %+v", cfg)
 	}
+	here := t.TempDir()
+	t.Chdir(here)
+	if err := f.set.Parse([]string{"--runtime-dir", "run"}); err != nil {
+		t.Fatal(err)
+	}
+	if cfg, err = f.configuration(config.System(os.LookupEnv)); err != nil || cfg.RuntimeDir != filepath.Join(here, "run") {
+		t.Errorf("a relative path on the command line: %q, %v", cfg.RuntimeDir, err)
+	}
+	for _, args := range [][]string{{"--help"}, {"--version"}} {
+		if err := run(t.Context(), args); err != nil {
+			t.Errorf("%q: %v", args, err)
+		}
+	}
 	for _, args := range [][]string{{"surplus"}, {"--no-such-flag"}, {"--config", "/does/not/exist"}, {"--log-level", "loud"}} {
 		if err := run(t.Context(), args); err == nil {
 			t.Errorf("%q was accepted", args)

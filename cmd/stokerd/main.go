@@ -5,9 +5,11 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"syscall"
 
 	"github.com/spf13/pflag"
@@ -35,6 +37,9 @@ func main() {
 func run(ctx context.Context, args []string) error {
 	flags := newFlags()
 	if err := flags.set.Parse(args); err != nil {
+		if errors.Is(err, pflag.ErrHelp) { // Parse has written it
+			return nil
+		}
 		return err
 	}
 	if flags.version {
@@ -82,13 +87,28 @@ func (f *flags) configuration(env config.Environment) (config.Config, error) {
 	if err != nil {
 		return cfg, err
 	}
-	override(&cfg.RuntimeDir, f.runtimeDir)
-	override(&cfg.DataDir, f.dataDir)
+	if err := errors.Join(overridePath(&cfg.RuntimeDir, f.runtimeDir), overridePath(&cfg.DataDir, f.dataDir)); err != nil {
+		return cfg, err
+	}
 	override(&cfg.Log.Level, f.level)
 	override(&cfg.Log.Format, f.format)
 	override(&cfg.Session.Readers, f.readers)
 	cfg.Complete(env)
 	return cfg, cfg.Validate()
+}
+
+// overridePath makes a flag's path absolute: on a command line it is meant from where
+// one is.
+func overridePath(field *string, flag string) error {
+	if flag == "" {
+		return nil
+	}
+	path, err := filepath.Abs(flag)
+	if err != nil {
+		return fmt.Errorf("directory %q: %w", flag, err)
+	}
+	*field = path
+	return nil
 }
 
 func override[T comparable](field *T, flag T) {

@@ -36,8 +36,9 @@ class Model(lightning.LightningModule):
         self.losses: list[float] = []
         self.seen: list[int] = []
 
-    def training_step(self, batch: dict[str, torch.Tensor], _: int) -> torch.Tensor:
-        """The loss of one batch; Lightning has moved its tensors to the device."""
+    def training_step(self, batch: stoker.Batch, _: int) -> torch.Tensor:
+        """The loss of one batch, whose tensors Lightning has moved to the device."""
+        self.seen += batch.index.tolist()
         logits = self.layers(batch["x"].long())
         loss = functional.cross_entropy(logits.flatten(0, 1), batch["y"].long().flatten())
         self.losses.append(loss.item())
@@ -46,11 +47,6 @@ class Model(lightning.LightningModule):
     def on_train_epoch_start(self) -> None:
         """Lightning counts the batches and never asks for one too many, so say that a new epoch begins."""
         self.ds.set_epoch(self.current_epoch)
-
-    def on_before_batch_transfer(self, batch: stoker.Batch, _: int) -> stoker.Batch:
-        """Note the sample numbers while the batch is still Stoker's: moved to the device it is a plain dict."""
-        self.seen += batch.index.tolist()
-        return batch
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW."""

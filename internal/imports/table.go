@@ -29,7 +29,7 @@ var (
 		"backend/cluster/...", "backend/volume/...", "backend/gateway/...",
 	}
 	belowLoader = append([]string{
-		"backend", "cufile/...", "shm/...", "prefetch/...",
+		"backend", "cufile/...", "shm/...", "prefetch", "prefetch/trace/...",
 		"loader/order/...", "loader/config/...", "loader/dataset/...", "loader/gpu/...", "loader/api/...",
 	}, stores...)
 	loaderAndBelow = append([]string{"loader"}, belowLoader...)
@@ -61,9 +61,9 @@ var rooms = []room{
 	{pattern: "loader/api/...", imports: []string{"loader/config/..."}, reason: "the API declares the small interface that it serves"},
 	{pattern: "loader", imports: belowLoader, reason: "loader is where all of the rooms below it meet; it knows no command and no benchmark"},
 
-	{pattern: "bench/...", imports: loaderAndBelow, reason: "benchmarks see loader and below, no command"},
+	{pattern: "bench/...", imports: append([]string{"prefetch/sim/..."}, loaderAndBelow...), reason: "benchmarks see loader and below, and the simulator; no command"},
 	{pattern: "cmd/stokerd", imports: loaderAndBelow, reason: "the daemon sees loader and below; only cmd/stoker imports bench"},
-	{pattern: "cmd/stoker", imports: append([]string{"bench/..."}, loaderAndBelow...), reason: "the command line sees loader and below, and bench"},
+	{pattern: "cmd/stoker", imports: append([]string{"bench/...", "prefetch/sim/..."}, loaderAndBelow...), reason: "the command line sees loader and below, bench, and the simulator"},
 	{pattern: "internal/...", reason: "internal holds invariants and helpers that know nothing of the rooms"},
 }
 

@@ -54,6 +54,7 @@ type Node interface {
 	Stats() Stats
 
 	Hinter
+	Tracer
 }
 
 // Version says which daemon answers.
@@ -161,12 +162,13 @@ type SlowBatch struct {
 
 // Causes divides one wait.
 type Causes struct {
-	DiskSeconds  float64 `json:"disk_seconds"`
-	IndexSeconds float64 `json:"index_seconds"`
-	OrderSeconds float64 `json:"order_seconds"`
-	RingSeconds  float64 `json:"ring_seconds"`
-	WakeSeconds  float64 `json:"wake_seconds"`
-	OtherSeconds float64 `json:"other_seconds"` // what the others leave of the wait
+	DiskSeconds      float64 `json:"disk_seconds"`
+	IndexSeconds     float64 `json:"index_seconds"`
+	OrderSeconds     float64 `json:"order_seconds"`
+	RingSeconds      float64 `json:"ring_seconds"`
+	WakeSeconds      float64 `json:"wake_seconds"`
+	TransformSeconds float64 `json:"transform_seconds"`
+	OtherSeconds     float64 `json:"other_seconds"` // what the others leave of the wait
 }
 
 // SlowRead is one read that was not served from memory.
@@ -206,12 +208,13 @@ type Traffic struct {
 // Stall is the time trainers waited for batches, by what they waited on. Total
 // may exceed the sum of the causes by what could not be attributed.
 type Stall struct {
-	TotalSeconds float64 `json:"total_seconds"`
-	DiskSeconds  float64 `json:"disk_seconds"`
-	IndexSeconds float64 `json:"index_seconds"`
-	OrderSeconds float64 `json:"order_seconds"`
-	RingSeconds  float64 `json:"ring_seconds"` // no slot was free: the consumer was slow
-	WakeSeconds  float64 `json:"wake_seconds"` // from the batch being ready to the trainer running
+	TotalSeconds     float64 `json:"total_seconds"`
+	DiskSeconds      float64 `json:"disk_seconds"`
+	IndexSeconds     float64 `json:"index_seconds"`
+	OrderSeconds     float64 `json:"order_seconds"`
+	RingSeconds      float64 `json:"ring_seconds"`      // no slot was free: the consumer was slow
+	WakeSeconds      float64 `json:"wake_seconds"`      // from the batch being ready to the trainer running
+	TransformSeconds float64 `json:"transform_seconds"` // the trainer's own pool of transforms was not done with it
 }
 
 // Stats are the counters behind /metrics. All count from the daemon's start and
@@ -231,6 +234,7 @@ type Stats struct {
 	Errors         map[string]int64 // code -> errors sent to clients of the session socket
 	Refused        int64            // connections and requests of the session socket refused for limits or rights
 	Hints          HintStats
+	Traces         TraceStats
 	Foresight      Foresight // of all sessions; WindowSamples is a level
 }
 

@@ -36,6 +36,7 @@ type fakeNode struct {
 	panicked bool          // whether Version panics
 	failing  error         // what RemoveDataset and AddHint return
 	hinted   []HintRequest // what AddHint was given
+	recorder fakeRecorder
 }
 
 // plenty is a rate that tests which do not look at it never reach.
@@ -148,7 +149,8 @@ func (n *fakeNode) Stats() Stats {
 		Datasets: map[string]int64{DatasetReady: 1, DatasetDetached: 1},
 		Formats:  map[string]int64{"raw": 1, "tokens": 1}, ScansRunning: 1, ScanBytes: 4096, ScanSamples: 12,
 		Errors: map[string]int64{"not_found": 4}, Refused: 6,
-		Hints: HintStats{Open: 2, Added: 9, Ended: map[string]int64{"lease": 4, "deleted": 3}, FetchedBytes: 8192, UnreadBytes: 4096},
+		Hints:  HintStats{Open: 2, Added: 9, Ended: map[string]int64{"lease": 4, "deleted": 3}, FetchedBytes: 8192, UnreadBytes: 4096},
+		Traces: TraceStats{Recordings: 1, Accesses: 5000, LostSamples: 64},
 		Foresight: Foresight{WindowSamples: 96, Fetches: 70, Failed: 1, BroughtBytes: 6000, FoundBytes: 500, WastedBytes: 300, Samples: 80, OnTime: 60,
 			Late: 15, Unforeseen: 5, MissedReads: 7, EarlySeconds: 2.5, LateSeconds: 0.25},
 	}

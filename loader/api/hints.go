@@ -77,6 +77,12 @@ type HintSampler struct {
 // HintKinds are the kinds of samplers.
 func HintKinds() []string { return []string{"global", "windowed", "sequential", "torch", "numpy"} }
 
+// HintSeedings are the ways in which the kinds torch and numpy may be seeded, besides anew
+// for each epoch.
+func HintSeedings() []string {
+	return []string{"once", "loader", "loader_persistent", "loader_generator", "in_place"}
+}
+
 // HintWindow is a part of what a sampler's rank reads: Count samples from place From.
 type HintWindow struct {
 	From  int64 `json:"from"`

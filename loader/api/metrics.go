@@ -56,7 +56,7 @@ func newNodeCollector(node Node) *nodeCollector {
 		node: node,
 		build: prometheus.NewDesc("stoker_build_info", "Which stokerd this is; always 1.",
 			[]string{"version", "revision", "go_version"}, nil),
-		metrics: slices.Concat(trafficMetrics(), sessionMetrics(), datasetMetrics(), hintMetrics(), foresightMetrics()),
+		metrics: slices.Concat(trafficMetrics(), sessionMetrics(), datasetMetrics(), hintMetrics(), foresightMetrics(), traceMetrics()),
 	}
 }
 
@@ -92,6 +92,7 @@ func trafficMetrics() []metric {
 				emit(s.Stall.OrderSeconds, "order")
 				emit(s.Stall.RingSeconds, "ring")
 				emit(s.Stall.WakeSeconds, "wake")
+				emit(s.Stall.TransformSeconds, "transform")
 			}, "cause"),
 	}
 }

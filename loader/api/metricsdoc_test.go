@@ -44,7 +44,7 @@ func advised() map[string]advice {
 		},
 		"stoker_stall_seconds_total": {
 			text: "What to do about it: `disk`: faster storage, more `io.cold_reads`, larger samples or shards, or memory for the page cache. `index`: the index is on slow storage, see `data_dir`. " +
-				"`order`: a defect, please report it. `ring`: the trainer keeps its batches; more `session.slots`. `wake`: the processors are overcommitted. " +
+				"`order`: a defect, please report it. `ring`: the trainer keeps its batches; more `session.slots`. `wake`: the processors are overcommitted. `transform`: a lighter transform, more `transform_threads`, or more cores. " +
 				"The causes may sum to less than `stoker_wait_seconds_total`: the rest could not be attributed. `stoker stalls` names the batches and files.",
 			query: `sum by (cause) (rate(stoker_stall_seconds_total[5m]))`,
 		},
@@ -106,6 +106,9 @@ func advised() map[string]advice {
 		},
 		"stoker_prefetch_late_seconds_total": {query: `rate(stoker_prefetch_late_seconds_total[5m]) / rate(stoker_prefetch_samples_total{outcome="late"}[5m])`},
 		"stoker_prefetch_window_samples":     {text: "Zero where all that is read is in the page cache."},
+		"stoker_trace_recordings":            {unit: "recordings", text: "Made by `stoker trace record`; at most four at once."},
+		"stoker_trace_accesses_total":        {unit: "accesses", query: `rate(stoker_trace_accesses_total[1m])`},
+		"stoker_trace_lost_samples_total":    {text: "The recorder's disk or processor is too slow for what is read here; the recording says how much it lacks. Record fewer datasets or sessions.", query: `increase(stoker_trace_lost_samples_total[10m]) > 0`},
 		"stoker_process_pss_bytes":           {text: "Unlike `process_resident_memory_bytes` it counts pages that are shared with trainers once over all processes."},
 	}
 }

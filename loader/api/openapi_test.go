@@ -133,8 +133,12 @@ func TestRoutesAndDescriptionAgree(t *testing.T) {
 			t.Errorf("%s: id %q, summary %q, tags %q", name, operation.OperationID, operation.Summary, operation.Tags)
 		}
 		ids[operation.OperationID] = true
-		var parameters []string
+		var parameters, query []string
 		for _, p := range operation.Parameters {
+			if p.Value.In == "query" && !p.Value.Required && p.Value.Description != "" {
+				query = append(query, p.Value.Name)
+				continue
+			}
 			parameters = append(parameters, "{"+p.Value.Name+"}")
 			if p.Value.In != "path" || !p.Value.Required || p.Value.Description == "" || p.Value.Example == nil {
 				t.Errorf("%s: parameter %+v", name, p.Value)
@@ -143,6 +147,9 @@ func TestRoutesAndDescriptionAgree(t *testing.T) {
 		segments := slices.DeleteFunc(strings.Split(r.pattern, "/"), func(s string) bool { return !strings.HasPrefix(s, "{") })
 		if !slices.Equal(parameters, segments) {
 			t.Errorf("%s: described parameters %q", name, parameters)
+		}
+		if !slices.Equal(query, r.query) {
+			t.Errorf("%s: described query parameters %q, taken are %q", name, query, r.query)
 		}
 		if (operation.RequestBody != nil) != r.body {
 			t.Errorf("%s: a body is described: %v, taken: %v", name, operation.RequestBody != nil, r.body)
@@ -158,7 +165,7 @@ func answerTypes() map[string]any {
 	return map[string]any{
 		"getHealth": status{}, "getReadiness": status{}, "getVersion": Version{}, "getMetrics": nil, "getDescription": nil,
 		"listDatasets": datasetList{}, "getDataset": Dataset{}, "removeDataset": nil,
-		"listSessions": sessionList{}, "getSession": Session{}, "listStalls": stallList{},
+		"listSessions": sessionList{}, "getSession": Session{}, "listStalls": stallList{}, "recordTrace": nil,
 		"listHints": hintList{}, "addHint": Hint{}, "getHint": Hint{}, "renewHint": Hint{}, "endHint": nil,
 	}
 }

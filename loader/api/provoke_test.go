@@ -27,13 +27,20 @@ type provocation struct {
 
 // path fills a pattern's argument in.
 func path(pattern, name, id string) string {
+	if pattern == tracePath {
+		return pattern + "?dataset=" + name
+	}
 	return strings.NewReplacer("{name}", name, "{id}", id, "{hint}", strings.Replace(id, "s-", "h-", 1)).Replace(pattern)
 }
 
 // asking asks for a path with these arguments and whatever follows it.
 func asking(name, id, rest string, headers ...string) func(*testing.T, *served, string, string) (int, http.Header, string) {
 	return func(t *testing.T, s *served, method, pattern string) (int, http.Header, string) {
-		return s.do(t, method, path(pattern, name, id)+rest, append(headers, hintedDataset, name)...)
+		more := rest
+		if pattern == tracePath {
+			more = strings.Replace(rest, "?", "&", 1) // it has a query already
+		}
+		return s.do(t, method, path(pattern, name, id)+more, append(headers, hintedDataset, name)...)
 	}
 }
 

@@ -36,8 +36,9 @@ type access struct {
 type route struct {
 	method, pattern string
 	serve           func(h *handler, ctx *fasthttp.RequestCtx, argument string) error
-	watch           bool // asked by those who watch the daemon: has bounds of its own
-	body            bool // takes a body
+	watch           bool     // asked by those who watch the daemon: has bounds of its own
+	body            bool     // takes a body
+	query           []string // parameters that it takes, each as often as wanted
 }
 
 // routes is the whole API, except /debug/pprof.
@@ -54,6 +55,7 @@ func routes() []route {
 		{method: http.MethodGet, pattern: "/v1/sessions", serve: (*handler).sessions},
 		{method: http.MethodGet, pattern: "/v1/sessions/{id}", serve: (*handler).session},
 		{method: http.MethodGet, pattern: "/v1/stalls", serve: (*handler).stalls},
+		{method: http.MethodGet, pattern: tracePath, serve: (*handler).trace, query: traceQuery()},
 		{method: http.MethodGet, pattern: "/v1/hints", serve: (*handler).hints},
 		{method: http.MethodPost, pattern: "/v1/hints", serve: (*handler).addHint, body: true},
 		{method: http.MethodGet, pattern: "/v1/hints/{hint}", serve: (*handler).hint},
@@ -233,7 +235,7 @@ func (a access) refuseRequest(ctx *fasthttp.RequestCtx, t target) error {
 	switch query := ctx.URI().QueryString(); {
 	case t.method != http.MethodGet && !a.change:
 		problem = newProblem(CodePermission, "without a token, TCP only reads", where, "use api.sock, or set api.token_file and send its token")
-	case len(query) > 0:
+	case len(query) > 0 && len(t.query) == 0:
 		problem = newProblem(CodeInvalid, "this path takes no query parameters", "?"+clipped(query), "leave the query out")
 	case len(ctx.PostBody()) > 0 && !t.body:
 		problem = newProblem(CodeInvalid, "this request takes no body", where, "leave the body out")

@@ -165,7 +165,11 @@ func newDoor(ctx context.Context, h *handler, name string, rules access, perSeco
 
 // requestConfig bounds one request.
 func (d *door) requestConfig(header *fasthttp.RequestHeader) fasthttp.RequestConfig {
-	return fasthttp.RequestConfig{MaxRequestBodySize: d.bodyLimit(header)}
+	bounds := fasthttp.RequestConfig{MaxRequestBodySize: d.bodyLimit(header)}
+	if asksForTrace(header) {
+		bounds.WriteTimeout = traceLasts
+	}
+	return bounds
 }
 
 // serve starts the door's accept loop.

@@ -1,69 +1,16 @@
 package order
 
 import (
-	"bufio"
-	"encoding/json"
-	"io"
-	"os"
-	"os/exec"
 	"slices"
 	"testing"
 
 	"pgregory.net/rapid"
+
+	"github.com/stokerio/stoker/internal/pythonoracle"
 )
 
 // libraries is testdata/oracle.py, running.
-type libraries struct {
-	in  io.WriteCloser
-	out *json.Decoder
-}
-
-// startLibraries runs the program until the test ends.
-func startLibraries(t *testing.T) *libraries {
-	t.Helper()
-	python := os.Getenv("STOKER_TEST_PYTHON")
-	if python == "" {
-		python = "../../.venv/bin/python"
-	}
-	if err := exec.Command(python, "-c", "import numpy, torch").Run(); err != nil {
-		t.Fatalf("%s cannot import torch and numpy: %v; run make setup, or set STOKER_TEST_PYTHON to a Python that has them", python, err)
-	}
-	cmd := exec.Command(python, "-B", "testdata/oracle.py")
-	cmd.Stderr = os.Stderr
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = in.Close() // ends it
-		if err := cmd.Wait(); err != nil {
-			t.Errorf("oracle: %v", err)
-		}
-	})
-	return &libraries{in: in, out: json.NewDecoder(bufio.NewReader(out))}
-}
-
-// ask sends a request and decodes its answer.
-func (l *libraries) ask(t rapid.TB, request, answer any) {
-	t.Helper()
-	line, err := json.Marshal(request)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := l.in.Write(append(line, '\n')); err != nil {
-		t.Fatalf("oracle: %v", err)
-	}
-	if err := l.out.Decode(answer); err != nil {
-		t.Fatalf("oracle: %v", err)
-	}
-}
+type libraries struct{ *pythonoracle.Oracle }
 
 // libraryRequest is a request of an epoch's order, or of a rank's batches of it.
 type libraryRequest struct {
@@ -78,13 +25,13 @@ var seedingsOf = map[Kind][]Seeding{
 }
 
 func TestSamplersEqualTheLibraries(t *testing.T) {
-	oracle := startLibraries(t)
+	oracle := libraries{pythonoracle.Start(t, "testdata/oracle.py", "numpy", "torch")}
 	t.Run("orders", oracle.checkOrders)
 	t.Run("padded shares", oracle.checkPaddedShares)
 	t.Run("large orders", oracle.checkLargeOrders)
 }
 
-func (l *libraries) checkOrders(t *testing.T) {
+func (l libraries) checkOrders(t *testing.T) {
 	tables := NewTables(1 << 30)
 	rapid.Check(t, func(t *rapid.T) {
 		kind := rapid.SampledFrom([]Kind{Torch, Numpy}).Draw(t, "kind")
@@ -103,7 +50,7 @@ func (l *libraries) checkOrders(t *testing.T) {
 		}
 		defer table.Release()
 		var want []int64
-		l.ask(t, request, &want)
+		l.AskJSON(t, request, &want)
 		if got := samplesOf(table.Permutation()); !slices.Equal(got, want) {
 			t.Fatalf("%v, want %v", got, want)
 		}
@@ -111,7 +58,7 @@ func (l *libraries) checkOrders(t *testing.T) {
 }
 
 // checkPaddedShares compares them with a DataLoader over a DistributedSampler.
-func (l *libraries) checkPaddedShares(t *testing.T) {
+func (l libraries) checkPaddedShares(t *testing.T) {
 	tables := NewTables(1 << 30)
 	rapid.Check(t, func(t *rapid.T) {
 		spec := Spec{
@@ -138,7 +85,7 @@ func (l *libraries) checkPaddedShares(t *testing.T) {
 			t.Fatalf("%+v of %d samples: %v", share, spec.Samples, err)
 		}
 		var want [][]int64
-		l.ask(t, libraryRequest{Spec: spec, Epoch: epoch, Share: &c}, &want)
+		l.AskJSON(t, libraryRequest{Spec: spec, Epoch: epoch, Share: &c}, &want)
 		got := batchesOf(p, share)
 		if !slices.EqualFunc(got, want, slices.Equal[[]int64]) {
 			t.Fatalf("%v, want %v", got, want)
@@ -152,10 +99,10 @@ func (l *libraries) checkPaddedShares(t *testing.T) {
 // A permutation of torchSmall samples takes torch 1.7 GB. So its random numbers are
 // compared, and what torch does with them, on a table that is drawn as if it were large.
 // (For 214,748,364 samples and seed 42, torch 2.13 begins 85514504 93417259 199404010.)
-func (l *libraries) checkLargeOrders(t *testing.T) {
+func (l libraries) checkLargeOrders(t *testing.T) {
 	const n = 1000
 	var longs []uint64
-	l.ask(t, map[string]uint64{"seed": 42, "longs": n}, &longs)
+	l.AskJSON(t, map[string]uint64{"seed": 42, "longs": n}, &longs)
 	want := make([]uint32, n)
 	for i := range want {
 		z := longs[i] % uint64(i+1)

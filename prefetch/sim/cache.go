@@ -94,7 +94,7 @@ func NewSIEVE(capacity int64) *SIEVE {
 // Access implements Cache.
 func (c *SIEVE) Access(item, bytes int64) bool {
 	if e, hit := c.entries.index[item]; hit {
-		c.entries.at[e].uses = 1
+		c.entries.at(e).uses = 1
 		return true
 	}
 	if bytes > c.capacity {
@@ -112,12 +112,12 @@ func (c *SIEVE) evict() {
 	if e == 0 {
 		e = c.arrived.tail
 	}
-	for c.entries.at[e].uses > 0 {
-		c.entries.at[e].uses = 0
-		if e = c.entries.at[e].newer; e == 0 {
+	for c.entries.at(e).uses > 0 {
+		c.entries.at(e).uses = 0
+		if e = c.entries.at(e).newer; e == 0 {
 			e = c.arrived.tail
 		}
 	}
-	c.hand = c.entries.at[e].newer
+	c.hand = c.entries.at(e).newer
 	c.entries.drop(&c.arrived, e)
 }

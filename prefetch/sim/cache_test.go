@@ -187,7 +187,9 @@ func TestOPTOfUnequalSizesIsABound(t *testing.T) {
 	})
 }
 
-func equal(sequence []Access) bool { return equalSize(sequence) > 0 || len(sequence) == 0 }
+func equal(sequence []Access) bool {
+	return equalSize(foreseen{accesses: sequence}) > 0 || len(sequence) == 0
+}
 
 func TestNoPolicyHitsMoreThanOPT(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {

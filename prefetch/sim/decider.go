@@ -16,8 +16,9 @@ type Decider interface {
 	EndJob(now prefetch.Time, id prefetch.JobID) error
 	AddStream(now prefetch.Time, s prefetch.Stream) (prefetch.StreamID, error)
 	EndStream(now prefetch.Time, id prefetch.StreamID) error
+	Seek(now prefetch.Time, id prefetch.StreamID, epoch, place int64) error
 	Consumed(now prefetch.Time, id prefetch.StreamID, epoch, place int64, waited time.Duration)
-	Missed(now prefetch.Time, id prefetch.StreamID, samples, missing int64, slowest time.Duration)
+	Missed(now prefetch.Time, id prefetch.StreamID, samples, missing int64, took ...time.Duration)
 	Next(now prefetch.Time, f *prefetch.Fetch) (bool, error)
 	Done(now prefetch.Time, id prefetch.FetchID, r prefetch.Result)
 	Wake(now prefetch.Time) prefetch.Time

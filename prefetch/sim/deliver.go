@@ -8,12 +8,13 @@ import (
 
 // deliver is the consumer taking a batch that is all there.
 func (e *engine) deliver(s *stream) error {
+	e.seeStream(takes, s)
 	n := &e.nodes[s.spec.Node]
 	stall, compute := e.now.Sub(s.asked), s.compute()
 	s.move(e.now)
 	for _, p := range s.pieces {
-		if at, own := e.find(s, p); own && e.holds[at].left > 0 {
-			e.holds[at].left--
+		if at, own := e.find(s, p); own && e.holds.at(at).left > 0 {
+			e.holds.at(at).left--
 			s.depth--
 		}
 	}
@@ -26,7 +27,7 @@ func (e *engine) deliver(s *stream) error {
 	epoch, place := s.advance(stall)
 	if !s.spec.Blind {
 		if s.unfetched > 0 {
-			n.decider.Missed(e.now, s.id, s.unfetched, s.missing, s.slowest)
+			n.decider.Missed(e.now, s.id, s.unfetched, s.missing, s.reads...)
 		}
 		n.decider.Consumed(e.now, s.id, epoch, place, stall)
 	}
@@ -95,7 +96,7 @@ func (s *stream) pause(next prefetch.Time) prefetch.Time {
 func (e *engine) leave(s *stream, chunk int64) {
 	n := &e.nodes[s.spec.Node]
 	for at := n.holds[chunkKey{int32(s.spec.Dataset), chunk}]; at != 0; {
-		h := &e.holds[at]
+		h := e.holds.at(at)
 		next := h.next
 		if passed := h.stream == s.index && h.until < s.position(); !h.demand && !h.unwanted {
 			e.leaveHold(n, at, passed)
@@ -107,13 +108,21 @@ func (e *engine) leave(s *stream, chunk int64) {
 // leaveHold gives a hold back if the Decider, or else its own stream's passing by, says
 // that it is over.
 func (e *engine) leaveHold(n *node, at int32, passed bool) {
-	h := &e.holds[at]
+	h := e.holds.at(at)
 	asked := h.whole && !h.kept && n.holder != nil
 	switch {
 	case asked && !e.held(h), !asked && passed:
 		e.release(at)
-	case asked && passed && !h.lingers:
+	case asked && passed:
+		e.linger(at)
+	}
+}
+
+// linger notes a hold that its own stream has passed by and the Decider still needs.
+func (e *engine) linger(at int32) {
+	if h := e.holds.at(at); !h.lingers {
 		h.lingers = true
+		n := &e.nodes[h.node]
 		n.lingering = append(n.lingering, at)
 	}
 }
@@ -122,18 +131,21 @@ func (e *engine) leaveHold(n *node, at int32, passed bool) {
 // needed when their last sample was taken.
 const lingerersLooked = 64
 
-// look gives back those of them that it no longer needs.
+// look gives back those of them that it no longer needs: all, if they are few.
 func (e *engine) look(n *node) {
+	if len(n.lingering) <= lingerersLooked {
+		n.turn = 0
+	}
 	for range min(len(n.lingering), lingerersLooked) {
-		n.turn++
-		i := n.turn % len(n.lingering)
-		at := n.lingering[i]
-		h := &e.holds[at]
+		n.turn %= len(n.lingering)
+		at := n.lingering[n.turn]
+		h := e.holds.at(at)
 		if h.lingers && e.held(h) {
+			n.turn++
 			continue
 		}
 		last := len(n.lingering) - 1
-		n.lingering[i] = n.lingering[last]
+		n.lingering[n.turn] = n.lingering[last]
 		n.lingering = n.lingering[:last]
 		if h.lingers && !h.unwanted { // else its number is another's by now
 			e.release(at)
@@ -178,14 +190,24 @@ func (l *lease[ID]) release() bool {
 	return l.streams == 0
 }
 
-// abandon gives back what is held for a stream that has ended.
+// abandon gives back what is held for a stream that has ended, or goes on elsewhere. What
+// the Decider still needs for others stays.
 func (e *engine) abandon(s *stream) {
-	for at := range e.holds {
-		h := &e.holds[at]
-		if h.bytes > 0 && h.stream == s.index && !h.demand && !h.unwanted && !e.held(h) {
+	s.move(e.now)
+	for at := range e.holds.values {
+		h := e.holds.at(int32(at))
+		if h.bytes == 0 || h.stream != s.index || h.demand || h.unwanted {
+			continue
+		}
+		s.depth -= h.left
+		h.left, h.until = 0, -1
+		if !e.held(h) {
 			e.release(int32(at))
+		} else if !h.kept {
+			e.linger(int32(at))
 		}
 	}
+	e.look(&e.nodes[s.spec.Node])
 }
 
 // finish ends what runs still, and adds up.
@@ -202,8 +224,8 @@ func (e *engine) finish() {
 			s.result.MeanWindow = s.windowTime / float64(s.counted)
 		}
 	}
-	for at := range e.holds {
-		if h := &e.holds[at]; h.done && !h.demand && !h.kept {
+	for i := range e.holds.values {
+		if h := &e.holds.values[i]; h.done && !h.demand && !h.kept {
 			e.spent(h, &e.streams[h.stream])
 		}
 	}

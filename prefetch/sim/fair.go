@@ -6,6 +6,8 @@ import "math"
 func (e *engine) compareRates() {
 	for i := range e.links {
 		e.result.Links[i].Bytes = e.links[i].bytes
+		e.links[i].advance(e.now)
+		e.links[i].meter.close()
 	}
 	seconds := e.now.Sub(e.world.From).Seconds()
 	if seconds <= 0 {
@@ -21,6 +23,8 @@ func (e *engine) compareRates() {
 		}
 	}
 	for i := range e.links {
+		m := &e.links[i].meter
+		e.result.Links[i].Rate, e.result.Links[i].Peak = m.total/seconds, m.peak
 		e.compareLink(i)
 	}
 }

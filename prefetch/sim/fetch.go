@@ -41,11 +41,11 @@ func (e *engine) fetch(who int32, f *prefetch.Fetch) error {
 	at := int32(0)
 	if f.Hedge {
 		s.result.Hedges++
-		at = e.attempts[n.attempts[f.Of]].hold
+		at = e.attempts.at(n.attempts[f.Of]).hold
 	}
 	hedge := at != 0
 	if !hedge {
-		at = e.newHold(hold{
+		at = e.holds.add(hold{
 			chunkKey: chunkKey{dataset, f.Chunk.Number}, node: who, stream: index,
 			offset: f.Offset, bytes: f.Bytes, whole: f.Bytes == l.ChunkBytes(f.Chunk.Number), keep: f.Keep,
 		})
@@ -58,10 +58,10 @@ func (e *engine) fetch(who int32, f *prefetch.Fetch) error {
 
 // request sends an attempt on its way.
 func (e *engine) request(a attempt) {
-	n := &e.nodes[a.node]
-	a.begun = e.now
-	e.holds[a.hold].attempts++
-	at := e.newAttempt(a)
+	n, h := &e.nodes[a.node], e.holds.at(a.hold)
+	a.begun, a.next = e.now, h.attempts
+	at := e.attempts.add(a)
+	h.attempts = at
 	if !a.demand {
 		n.attempts[a.id] = at
 	}
@@ -72,7 +72,7 @@ func (e *engine) request(a attempt) {
 // want finds which samples of its stream a new hold is for: the next ones to be taken of
 // those that lie in its bytes and that no other hold is for.
 func (e *engine) want(s *stream, l *Layout, at int32, samples int64) {
-	h := &e.holds[at]
+	h := e.holds.at(at)
 	if samples <= 0 || s.state != running {
 		return
 	}
@@ -106,8 +106,8 @@ type want struct{ position, bytes int64 }
 
 // covered reports whether another hold of the stream is for that sample at that position.
 func (e *engine) covered(s *stream, l *Layout, h *hold, sample, p int64) bool {
-	for at := e.nodes[s.spec.Node].holds[h.chunkKey]; at != 0; at = e.holds[at].next {
-		other := &e.holds[at]
+	for at := e.nodes[s.spec.Node].holds[h.chunkKey]; at != 0; at = e.holds.at(at).next {
+		other := e.holds.at(at)
 		if other.stream == s.index && !other.unwanted && other.until >= p &&
 			l.overlap(sample, h.chunk, other.offset, other.bytes) == l.overlap(sample, h.chunk, 0, math.MaxInt64/4) {
 			return true
@@ -120,8 +120,8 @@ func (e *engine) covered(s *stream, l *Layout, h *hold, sample, p int64) bool {
 // others', one that is there before one under way.
 func (e *engine) find(s *stream, p prefetch.Piece) (at int32, own bool) {
 	best, rank := int32(0), 0
-	for at := e.nodes[s.spec.Node].holds[chunkKey{int32(s.spec.Dataset), p.Chunk}]; at != 0; at = e.holds[at].next {
-		h := &e.holds[at]
+	for at := e.nodes[s.spec.Node].holds[chunkKey{int32(s.spec.Dataset), p.Chunk}]; at != 0; at = e.holds.at(at).next {
+		h := e.holds.at(at)
 		if !h.covers(p) {
 			continue
 		}

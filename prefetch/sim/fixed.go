@@ -105,6 +105,14 @@ func (d *Fixed) EndStream(_ prefetch.Time, id prefetch.StreamID) error {
 	return nil
 }
 
+// Seek implements Decider.
+func (d *Fixed) Seek(_ prefetch.Time, id prefetch.StreamID, epoch, place int64) error {
+	s := d.streams[id-1]
+	s.epoch, s.place, s.at = epoch, place, [2]int64{epoch, place}
+	s.issued, s.taken, s.next, s.pieces = 0, 0, 0, s.pieces[:0]
+	return nil
+}
+
 // Consumed implements Decider.
 func (d *Fixed) Consumed(now prefetch.Time, id prefetch.StreamID, epoch, place int64, waited time.Duration) {
 	s := d.streams[id-1]
@@ -133,7 +141,7 @@ func follow(mean, news float64) float64 {
 }
 
 // Missed implements Decider.
-func (d *Fixed) Missed(prefetch.Time, prefetch.StreamID, int64, int64, time.Duration) {}
+func (d *Fixed) Missed(prefetch.Time, prefetch.StreamID, int64, int64, ...time.Duration) {}
 
 // Next implements Decider.
 func (d *Fixed) Next(_ prefetch.Time, f *prefetch.Fetch) (bool, error) {

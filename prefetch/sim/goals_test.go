@@ -14,15 +14,7 @@ import (
 
 func planned(t *testing.T, w *World, hedges float64) *Result {
 	t.Helper()
-	r, err := Run(w, func(node int) Decider {
-		o := prefetch.Options{Capacity: w.Nodes[node].CacheBytes, WindowBytes: 1 << 34, HedgeShare: hedges}
-		for source, s := range w.Nodes[node].Sources {
-			if s.Law != nil {
-				o.Links[source].Rate = w.Links[s.Link].BytesPerSecond
-			}
-		}
-		return prefetch.New(o)
-	})
+	r, err := Run(w, Planners(prefetch.Options{WindowBytes: 1 << 34, HedgeShare: hedges}).Of(w))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -35,13 +27,16 @@ func TestWindowsAreAsDeepAsTheTailAsks(t *testing.T) {
 	least := map[string]float64{"constant": 40, "lognormal-0.5": 167, "lognormal-1": 603, "mixture": 396}
 	for _, law := range DepthLaws() {
 		t.Run(law.Name, func(t *testing.T) {
-			for _, hedges := range []float64{0, 0.01} {
+			for _, test := range []struct {
+				hedges float64
+				cancel bool
+			}{{0, false}, {0.01, false}, {0.01, true}} {
 				w := DepthScenario(law.Law)
-				w.Jobs[0].Streams[0].Limit = 12_000
-				s := planned(t, w, hedges).Jobs[0].Streams[0]
+				w.Jobs[0].Streams[0].Limit, w.HedgeCancel = 12_000, test.cancel
+				s := planned(t, w, test.hedges).Jobs[0].Streams[0]
 				if s.StallShare() > 0.01 || s.WasteShare() > 0.02 || s.MeanDepth > 1.3*least[law.Name] {
-					t.Errorf("hedges %g: stalled %.4f (want 0.01), wasted %.4f (want 0.02), depth %.0f (want 1.3 times %.0f)",
-						hedges, s.StallShare(), s.WasteShare(), s.MeanDepth, least[law.Name])
+					t.Errorf("%+v: stalled %.4f (want 0.01), wasted %.4f (want 0.02), depth %.0f (want 1.3 times %.0f)",
+						test, s.StallShare(), s.WasteShare(), s.MeanDepth, least[law.Name])
 				}
 			}
 		})

@@ -157,3 +157,30 @@ func TestTimelinesAreTaken(t *testing.T) {
 		}
 	}
 }
+
+func TestTheSlowerOfTwoAttemptsIsCancelled(t *testing.T) {
+	law := Exponential(5 * time.Millisecond)
+	for _, spec := range []LinkSpec{{}, {BytesPerSecond: 4e6}, {RequestBytesPerSecond: 1e6}, {BytesPerSecond: 4e6, FIFO: true}} {
+		play := func(cancel bool) *Result {
+			w := oneStream(law, 5000, time.Millisecond)
+			w.Links[0], w.HedgeCancel = spec, cancel
+			r, err := Run(w, func(int) Decider { return &hedger{Fixed: NewFixedDepth(20, 0), won: map[prefetch.FetchID]bool{}} })
+			if err != nil {
+				t.Fatal(err)
+			}
+			checkBytes(t, r)
+			return r
+		}
+		waited, cancelled := play(false), play(true)
+		s := &cancelled.Jobs[0]
+		if s.Samples != 5000 || s.Hedges != 5000 || s.Cancelled != 5000 || waited.Jobs[0].Cancelled != 0 {
+			t.Errorf("%+v: %+v", spec, s.Usage)
+		}
+		if lost := waited.Jobs[0].HedgeLostBytes; s.HedgeLostBytes > lost/2 {
+			t.Errorf("%+v: %d bytes lost, %d without cancelling", spec, s.HedgeLostBytes, lost)
+		}
+		if stall := waited.WorstStall(); cancelled.WorstStall() > stall+0.01 {
+			t.Errorf("%+v: stall share %.4f, %.4f without cancelling", spec, cancelled.WorstStall(), stall)
+		}
+	}
+}

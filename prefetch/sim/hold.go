@@ -28,7 +28,7 @@ type hold struct {
 	left          int64 // of these, not taken yet
 	next          int32 // of the chunk's list
 	waiters       int32 // streams that wait for it
-	attempts      int32 // under way
+	attempts      int32 // the first of those under way
 	whole         bool  // the whole chunk
 	keep          bool  // the Decider wants it in the cache
 	done          bool  // the bytes are there
@@ -46,10 +46,12 @@ type attempt struct {
 	hold   int32
 	node   int32
 	stream int32
-	next   int32 // free list
+	next   int32 // of the hold's
 	source prefetch.Source
 	demand bool
 	hedge  bool
+	moving bool // its transfer has begun
+	given  bool // up: it only waits for its event
 }
 
 // waiter is a stream that waits for a hold, with one piece of its batch.
@@ -58,62 +60,19 @@ type waiter struct {
 	piece        prefetch.Piece
 }
 
-// store has the pools; number 0 of each stands for none.
+// store has what runs keep by number.
 type store struct {
-	holds    []hold
-	attempts []attempt
-	waiters  []waiter
-	free     struct{ hold, attempt, waiter int32 }
+	holds    pool[hold]
+	attempts pool[attempt]
+	waiters  pool[waiter]
 }
 
 func newStore() store {
-	return store{holds: make([]hold, 1), attempts: make([]attempt, 1), waiters: make([]waiter, 1)}
-}
-
-func (p *store) newHold(h hold) int32 {
-	at := p.free.hold
-	if at == 0 {
-		at = int32(len(p.holds))
-		p.holds = append(p.holds, h)
-		return at
-	}
-	p.free.hold = p.holds[at].next
-	p.holds[at] = h
-	return at
-}
-
-func (p *store) freeHold(at int32) {
-	p.holds[at] = hold{next: p.free.hold}
-	p.free.hold = at
-}
-
-func (p *store) newAttempt(a attempt) int32 {
-	at := p.free.attempt
-	if at == 0 {
-		at = int32(len(p.attempts))
-		p.attempts = append(p.attempts, a)
-		return at
-	}
-	p.free.attempt = p.attempts[at].next
-	p.attempts[at] = a
-	return at
-}
-
-func (p *store) freeAttempt(at int32) {
-	p.attempts[at] = attempt{next: p.free.attempt}
-	p.free.attempt = at
+	return store{newPool[hold](), newPool[attempt](), newPool[waiter]()}
 }
 
 func (p *store) wait(h *hold, stream int32, piece prefetch.Piece) {
-	at := p.free.waiter
-	if at == 0 {
-		at = int32(len(p.waiters))
-		p.waiters = append(p.waiters, waiter{})
-	} else {
-		p.free.waiter = p.waiters[at].next
-	}
-	p.waiters[at] = waiter{stream, h.waiters, piece}
-	h.waiters = at
+	h.waiters = p.waiters.add(waiter{stream, h.waiters, piece})
 }
 
 // covers reports whether a hold has, or will have, all of a piece.
@@ -123,27 +82,27 @@ func (h *hold) covers(p prefetch.Piece) bool {
 
 // chain puts a hold on its chunk's list, behind those before it.
 func (e *engine) chain(at int32) {
-	h := &e.holds[at]
+	h := e.holds.at(at)
 	n := &e.nodes[h.node]
 	first := n.holds[h.chunkKey]
 	if first == 0 {
 		n.holds[h.chunkKey] = at
 		return
 	}
-	for e.holds[first].next != 0 {
-		first = e.holds[first].next
+	for e.holds.at(first).next != 0 {
+		first = e.holds.at(first).next
 	}
-	e.holds[first].next = at
+	e.holds.at(first).next = at
 }
 
 func (e *engine) unchain(at int32) {
-	h := &e.holds[at]
+	h := e.holds.at(at)
 	n := &e.nodes[h.node]
 	if first := n.holds[h.chunkKey]; first != at {
-		for e.holds[first].next != at {
-			first = e.holds[first].next
+		for e.holds.at(first).next != at {
+			first = e.holds.at(first).next
 		}
-		e.holds[first].next = h.next
+		e.holds.at(first).next = h.next
 	} else if h.next != 0 {
 		n.holds[h.chunkKey] = h.next
 	} else {
@@ -154,17 +113,16 @@ func (e *engine) unchain(at int32) {
 
 // arrived takes in what an attempt brought, and says whether it is in the cache now.
 func (e *engine) arrived(a *attempt, n *node, s *stream, ok bool) (kept bool) {
-	h := &e.holds[a.hold]
-	h.attempts--
-	if a.hedge {
-		e.grow(n, s, -a.bytes)
-	}
+	h := e.holds.at(a.hold)
 	if !ok {
 		return false
 	}
+	if !h.done {
+		e.seeHold(arrives, a.hold)
+	}
 	if a.demand {
 		h.done = true
-		s.slowest = max(s.slowest, e.now.Sub(a.begun))
+		s.reads = append(s.reads, e.now.Sub(a.begun))
 		s.result.DemandBytes += a.bytes
 		return false
 	}
@@ -184,8 +142,8 @@ func (e *engine) arrived(a *attempt, n *node, s *stream, ok bool) (kept bool) {
 
 // settle serves those who wait for a hold, once it is there or has failed.
 func (e *engine) settle(at int32) error {
-	h := &e.holds[at]
-	if !h.done && h.attempts > 0 {
+	h := e.holds.at(at)
+	if !h.done && h.attempts != 0 {
 		return nil
 	}
 	served := h.waiters
@@ -195,8 +153,8 @@ func (e *engine) settle(at int32) error {
 		e.release(at)
 	}
 	for served != 0 {
-		w := e.waiters[served]
-		e.waiters[served].next, e.free.waiter = e.free.waiter, served
+		w := *e.waiters.at(served)
+		e.waiters.drop(served)
 		served = w.next
 		s := &e.streams[w.stream]
 		s.pending--
@@ -230,9 +188,9 @@ func (e *engine) held(h *hold) bool {
 
 // release gives a hold's memory back, now or when its attempts have ended.
 func (e *engine) release(at int32) {
-	h := &e.holds[at]
+	h := e.holds.at(at)
 	s := &e.streams[h.stream]
-	if h.attempts > 0 || h.waiters != 0 {
+	if h.attempts != 0 || h.waiters != 0 {
 		h.unwanted = true
 		return
 	}
@@ -244,8 +202,9 @@ func (e *engine) release(at int32) {
 	if h.done && !h.demand && !h.kept {
 		e.spent(h, s)
 	}
+	e.seeHold(frees, at)
 	e.unchain(at)
-	e.freeHold(at)
+	e.holds.drop(at)
 }
 
 // spent accounts for the bytes of a hold that was in a window.
@@ -268,5 +227,8 @@ func (e *engine) grow(n *node, s *stream, bytes int64) {
 	s.window += bytes
 	s.result.MaxWindow = max(s.result.MaxWindow, s.window)
 	n.window += bytes
+	if e.now < e.world.From {
+		n.result.MaxWindow = 0
+	}
 	n.result.MaxWindow = max(n.result.MaxWindow, n.window)
 }

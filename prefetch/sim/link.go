@@ -2,6 +2,7 @@ package sim
 
 import (
 	"math"
+	"slices"
 	"time"
 
 	"github.com/stokerio/stoker/prefetch"
@@ -12,12 +13,13 @@ import (
 // present from the start would have moved, says for all when they are over.
 type link struct {
 	spec  LinkSpec
-	flows []flow // a heap, the one that ends first on top
+	flows heap[flow] // the one that ends first on top
 	moved float64
 	since prefetch.Time // when moved was true
 	mark  uint32        // of the event that counts
 	free  prefetch.Time // first come, first served: when the next transfer may begin
 	bytes int64         // of transfers that ended
+	meter meter
 }
 
 // flow is a transfer, over when the link's moved has come to end.
@@ -46,13 +48,16 @@ func (l *link) rate(n int) float64 {
 func (l *link) begin(h *events, now prefetch.Time, who, attempt int32, bytes int64) {
 	switch {
 	case math.IsInf(l.rate(1), 1):
+		l.meter.add(now, now, float64(bytes))
 		h.push(now, lastByte, attempt, 0)
 	case l.spec.FIFO:
-		l.free = later(max(now, l.free), float64(bytes)/l.rate(1))
+		start := max(now, l.free)
+		l.free = later(start, float64(bytes)/l.rate(1))
+		l.meter.add(start, l.free, float64(bytes))
 		h.push(l.free, lastByte, attempt, 0)
 	default:
 		l.advance(now)
-		l.push(flow{l.moved + float64(bytes), attempt})
+		l.flows.push(flow{l.moved + float64(bytes), attempt})
 		l.schedule(h, now, who)
 	}
 }
@@ -60,7 +65,9 @@ func (l *link) begin(h *events, now prefetch.Time, who, attempt int32, bytes int
 // advance moves the transfers under way up to now.
 func (l *link) advance(now prefetch.Time) {
 	if len(l.flows) > 0 {
-		l.moved += l.rate(len(l.flows)) * now.Sub(l.since).Seconds()
+		moved := l.rate(len(l.flows)) * now.Sub(l.since).Seconds()
+		l.moved += moved
+		l.meter.add(l.since, now, moved*float64(len(l.flows)))
 	}
 	l.since = now
 }
@@ -80,7 +87,7 @@ func (l *link) over(now prefetch.Time, attempts []int32) []int32 {
 	l.advance(now)
 	l.moved = max(l.moved, l.flows[0].end) // times are rounded to nanoseconds
 	for len(l.flows) > 0 && l.flows[0].end <= l.moved {
-		attempts = append(attempts, l.pop().attempt)
+		attempts = append(attempts, l.flows.pop().attempt)
 	}
 	if len(l.flows) == 0 {
 		l.moved = 0 // so that it keeps its precision
@@ -88,36 +95,20 @@ func (l *link) over(now prefetch.Time, attempts []int32) []int32 {
 	return attempts
 }
 
-func (l *link) push(f flow) {
-	l.flows = append(l.flows, f)
-	for i := len(l.flows) - 1; i > 0; {
-		parent := (i - 1) / 2
-		if !l.flows[i].before(l.flows[parent]) {
-			return
-		}
-		l.flows[i], l.flows[parent] = l.flows[parent], l.flows[i]
-		i = parent
+// cancel takes a transfer out of a link and returns what it has moved. What a FIFO link
+// has taken on, or is over already, it carries to its end: then an event is to come.
+func (l *link) cancel(h *events, now prefetch.Time, who, attempt int32, bytes int64) (moved int64, expected bool) {
+	i := slices.IndexFunc(l.flows, func(f flow) bool { return f.attempt == attempt })
+	if i < 0 {
+		return bytes, true
 	}
-}
-
-func (l *link) pop() flow {
-	first, last := l.flows[0], len(l.flows)-1
-	l.flows[0] = l.flows[last]
-	l.flows = l.flows[:last]
-	for i := 0; ; {
-		child := 2*i + 1
-		if child >= last {
-			return first
-		}
-		if child+1 < last && l.flows[child+1].before(l.flows[child]) {
-			child++
-		}
-		if !l.flows[child].before(l.flows[i]) {
-			return first
-		}
-		l.flows[i], l.flows[child] = l.flows[child], l.flows[i]
-		i = child
+	l.advance(now)
+	left := l.flows.remove(i).end - l.moved
+	if len(l.flows) == 0 {
+		l.moved = 0
 	}
+	l.schedule(h, now, who)
+	return bytes - min(bytes, max(0, int64(math.Ceil(left)))), false
 }
 
 // later is the time so many seconds after t, rounded up to a nanosecond.

@@ -42,18 +42,26 @@ func TestLawsHaveTheMeanAndTheTailTheyName(t *testing.T) {
 	}
 }
 
-// transfers plays transfers over a link and says when each was over.
-func transfers(spec LinkSpec, begins []prefetch.Time, bytes []int64) []prefetch.Time {
+// transfers plays transfers over a link, of which some are cancelled (quits, if not 0). It
+// says when each was over, if it was not cancelled before, and what each has moved.
+func transfers(spec LinkSpec, begins []prefetch.Time, bytes []int64, quits []prefetch.Time) (over []prefetch.Time, moved []int64) {
 	var h events
 	l := link{spec: spec}
-	over := make([]prefetch.Time, len(begins))
+	over, moved = make([]prefetch.Time, len(begins)), slices.Clone(bytes)
 	for i, at := range begins {
 		h.push(at, firstByte, int32(i), 0)
+		if quits[i] > 0 {
+			h.push(quits[i], streamAsks, int32(i), 0)
+		}
 	}
 	for len(h.heap) > 0 {
 		switch next := h.pop(); next.kind {
 		case firstByte:
 			l.begin(&h, next.at, 0, next.who, bytes[next.who])
+		case streamAsks: // stands for cancelling here
+			if over[next.who] == 0 {
+				moved[next.who], _ = l.cancel(&h, next.at, 0, next.who, bytes[next.who])
+			}
 		case lastByte:
 			over[next.who] = next.at
 		case linkMoves:
@@ -66,7 +74,7 @@ func transfers(spec LinkSpec, begins []prefetch.Time, bytes []int64) []prefetch.
 			l.schedule(&h, next.at, 0)
 		}
 	}
-	return over
+	return over, moved
 }
 
 func TestTransfersShareALink(t *testing.T) {
@@ -84,7 +92,7 @@ func TestTransfersShareALink(t *testing.T) {
 		{"not limited", LinkSpec{}, []prefetch.Time{0, second / 2}},
 		{"requests only", LinkSpec{RequestBytesPerSecond: 20e6}, []prefetch.Time{second / 2, second}},
 	} {
-		got := transfers(test.spec, []prefetch.Time{0, second / 2}, []int64{10e6, 10e6})
+		got, _ := transfers(test.spec, []prefetch.Time{0, second / 2}, []int64{10e6, 10e6}, make([]prefetch.Time, 2))
 		for i := range got {
 			near(t, test.name, time.Duration(got[i]).Seconds(), time.Duration(test.want[i]).Seconds(), 1e-8)
 		}
@@ -92,8 +100,9 @@ func TestTransfersShareALink(t *testing.T) {
 }
 
 // slowly plays a shared link in small steps.
-func slowly(spec LinkSpec, begins []prefetch.Time, bytes []int64) []float64 {
+func slowly(spec LinkSpec, begins []prefetch.Time, bytes []int64, quits []prefetch.Time) (over, moved []float64) {
 	const step = 1e-4
+	moved = make([]float64, len(bytes))
 	left, over := make([]float64, len(bytes)), make([]float64, len(bytes))
 	for i := range bytes {
 		left[i] = float64(bytes[i])
@@ -101,31 +110,45 @@ func slowly(spec LinkSpec, begins []prefetch.Time, bytes []int64) []float64 {
 	for now := 0.0; slices.Max(left) > 0; now += step {
 		var moving []int
 		for i := range left {
+			if quit := time.Duration(quits[i]).Seconds(); left[i] > 0 && quit > 0 && quit <= now {
+				left[i] = 0
+			}
 			if left[i] > 0 && time.Duration(begins[i]).Seconds() <= now {
 				moving = append(moving, i)
 			}
 		}
 		l := link{spec: spec}
 		for _, i := range moving {
+			moved[i] += min(left[i], step*l.rate(len(moving)))
 			if left[i] -= step * l.rate(len(moving)); left[i] <= 0 {
 				over[i] = now
 			}
 		}
 	}
-	return over
+	return over, moved
 }
 
 func TestSharedLinksEqualSmallSteps(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		n := rapid.IntRange(1, 6).Draw(t, "transfers")
 		spec := LinkSpec{BytesPerSecond: 1e6, RequestBytesPerSecond: rapid.SampledFrom([]float64{0, 4e5}).Draw(t, "cap")}
-		begins, bytes := make([]prefetch.Time, n), make([]int64, n)
+		begins, quits, bytes := make([]prefetch.Time, n), make([]prefetch.Time, n), make([]int64, n)
 		for i := range n {
 			begins[i] = prefetch.Time(rapid.IntRange(0, 1e8).Draw(t, "begin"))
 			bytes[i] = rapid.Int64Range(1, 100_000).Draw(t, "bytes")
+			if rapid.Bool().Draw(t, "cancelled") {
+				quits[i] = begins[i] + prefetch.Time(rapid.IntRange(1, 2e8).Draw(t, "quit"))
+			}
 		}
-		got, want := transfers(spec, begins, bytes), slowly(spec, begins, bytes)
+		got, gotMoved := transfers(spec, begins, bytes, quits)
+		want, wantMoved := slowly(spec, begins, bytes, quits)
 		for i := range got {
+			if d := float64(gotMoved[i]) - wantMoved[i]; math.Abs(d) > 1500 {
+				t.Fatalf("transfer %d of %v from %v until %v: moved %d bytes, want %.0f", i, bytes, begins, quits, gotMoved[i], wantMoved[i])
+			}
+			if (got[i] == 0) != (want[i] == 0) && math.Abs(float64(gotMoved[i]-bytes[i])) < 1500 {
+				continue // cancelled as it ended
+			}
 			if d := time.Duration(got[i]).Seconds() - want[i]; math.Abs(d) > 2e-3 {
 				t.Fatalf("transfer %d of %v from %v: over at %v, want %v", i, bytes, begins, time.Duration(got[i]), want[i])
 			}

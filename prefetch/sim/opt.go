@@ -18,27 +18,51 @@ type Access struct{ Item, Bytes int64 }
 // the whole item was there.
 type OPT struct {
 	capacity int64
-	sequence []Access
-	next     []int32 // place of the next access to the same item, or len(sequence)
-	held     []int64 // bytes held for the access at a place
-	places   placeSet
+	sequence Sequence
+	places   placeSet      // of accesses for which something is held
+	parts    map[int]int64 // bytes held for those of them that are not held whole
 	used     int64
 	now      int
 	hitBytes int64
 }
 
-// NewOPT returns an empty cache of so many bytes for a sequence, which it keeps and does
-// not change. Sequences are of less than 2^31 accesses.
+// Sequence is what OPT must know of a sequence of accesses. Each item has one size.
+type Sequence interface {
+	Len() int
+	At(place int) Access
+	// Next is the place of the next access to the same item, or Len.
+	Next(place int) int
+}
+
+// NewOPT returns an empty cache of so many bytes for a sequence of less than 2^31
+// accesses, which it keeps and does not change.
 func NewOPT(capacity int64, sequence []Access) *OPT {
-	o := &OPT{
-		capacity: capacity, sequence: sequence, next: nextUses(sequence),
-		held: make([]int64, len(sequence)), places: newPlaceSet(len(sequence)),
-	}
+	return NewOPTOf(capacity, foreseen{sequence, nextUses(sequence)})
+}
+
+// NewOPTOf is NewOPT of a sequence that is held elsewhere. It needs a bit an access.
+func NewOPTOf(capacity int64, sequence Sequence) *OPT {
+	o := &OPT{capacity: capacity, sequence: sequence, parts: map[int]int64{}, places: newPlaceSet(sequence.Len())}
 	if size := equalSize(sequence); size > 0 {
 		o.capacity -= capacity % size
 	}
 	return o
 }
+
+// foreseen is a sequence with its next uses.
+type foreseen struct {
+	accesses []Access
+	next     []int32
+}
+
+// Len implements Sequence.
+func (f foreseen) Len() int { return len(f.accesses) }
+
+// At implements Sequence.
+func (f foreseen) At(place int) Access { return f.accesses[place] }
+
+// Next implements Sequence.
+func (f foreseen) Next(place int) int { return int(f.next[place]) }
 
 // nextUses gives for each access the place of the next one to its item.
 func nextUses(sequence []Access) []int32 {
@@ -56,34 +80,51 @@ func nextUses(sequence []Access) []int32 {
 }
 
 // equalSize is the size of all items, 0 if they differ.
-func equalSize(sequence []Access) int64 {
-	for _, a := range sequence {
-		if a.Bytes != sequence[0].Bytes {
+func equalSize(sequence Sequence) int64 {
+	if sequence.Len() == 0 {
+		return 0
+	}
+	size := sequence.At(0).Bytes
+	for place := range sequence.Len() {
+		if sequence.At(place).Bytes != size {
 			return 0
 		}
 	}
-	if len(sequence) == 0 {
-		return 0
-	}
-	return sequence[0].Bytes
+	return size
 }
 
 // Access implements Cache. It panics if the item is not the sequence's next.
 func (o *OPT) Access(item, bytes int64) bool {
 	i := o.now
-	if i >= len(o.sequence) || o.sequence[i] != (Access{item, bytes}) {
+	if i >= o.sequence.Len() || o.sequence.At(i) != (Access{item, bytes}) {
 		panic(fmt.Sprintf("sim: OPT: access %d, of item %d with %d bytes, is not the sequence's", i, item, bytes))
 	}
 	o.now++
-	had := min(o.held[i], bytes)
+	had := o.held(i)
 	o.hitBytes += had
-	o.used -= o.held[i]
-	o.held[i] = 0
-	o.places.remove(i)
-	if next := int(o.next[i]); next < len(o.sequence) {
+	o.used -= had
+	o.drop(i)
+	if next := o.sequence.Next(i); next < o.sequence.Len() {
 		o.hold(next, bytes)
 	}
 	return had == bytes
+}
+
+// held is how many bytes are held for the access at a place.
+func (o *OPT) held(place int) int64 {
+	if !o.places.has(place) {
+		return 0
+	}
+	if part, ok := o.parts[place]; ok {
+		return part
+	}
+	return o.sequence.At(place).Bytes
+}
+
+// drop forgets what is held for the access at a place.
+func (o *OPT) drop(place int) {
+	o.places.remove(place)
+	delete(o.parts, place)
 }
 
 // hold keeps as much of an item until its next use as what is used sooner leaves.
@@ -93,17 +134,21 @@ func (o *OPT) hold(next int, bytes int64) {
 		if last <= next {
 			break
 		}
-		take := min(o.held[last], o.used+bytes-o.capacity)
-		o.held[last] -= take
+		held := o.held(last)
+		take := min(held, o.used+bytes-o.capacity)
 		o.used -= take
-		if o.held[last] == 0 {
-			o.places.remove(last)
+		if take == held {
+			o.drop(last)
+		} else {
+			o.parts[last] = held - take
 		}
 	}
 	if keep := min(bytes, o.capacity-o.used); keep > 0 {
-		o.held[next] = keep
 		o.used += keep
 		o.places.add(next)
+		if keep < bytes {
+			o.parts[next] = keep
+		}
 	}
 }
 
@@ -131,6 +176,8 @@ func (s placeSet) add(place int) {
 		place >>= 6
 	}
 }
+
+func (s placeSet) has(place int) bool { return s[0][place>>6]&(1<<(place&63)) != 0 }
 
 func (s placeSet) remove(place int) {
 	for level := range s {

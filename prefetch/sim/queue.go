@@ -8,27 +8,19 @@ type entry struct {
 	place        uint8 // which queue, as the policy numbers them
 }
 
-// entries is a pool of entries, found by item. Entry 0 stands for none.
+// entries are found by item.
 type entries struct {
-	at    []entry
-	free  int32 // the first of the free ones, linked by older
+	pool[entry]
 	index map[int64]int32
 }
 
 func newEntries() entries {
-	return entries{at: make([]entry, 1), index: make(map[int64]int32)}
+	return entries{pool: newPool[entry](), index: make(map[int64]int32)}
 }
 
 // add makes an entry that is in no queue yet.
 func (p *entries) add(item, bytes int64) int32 {
-	e := p.free
-	if e == 0 {
-		e = int32(len(p.at))
-		p.at = append(p.at, entry{})
-	} else {
-		p.free = p.at[e].older
-	}
-	p.at[e] = entry{item: item, bytes: bytes}
+	e := p.pool.add(entry{item: item, bytes: bytes})
 	p.index[item] = e
 	return e
 }
@@ -36,9 +28,8 @@ func (p *entries) add(item, bytes int64) int32 {
 // drop takes an entry out of its queue and forgets it.
 func (p *entries) drop(q *queue, e int32) {
 	p.unlink(q, e)
-	delete(p.index, p.at[e].item)
-	p.at[e] = entry{older: p.free}
-	p.free = e
+	delete(p.index, p.at(e).item)
+	p.pool.drop(e)
 }
 
 // queue is a list of entries, the newest at the head.
@@ -49,28 +40,28 @@ type queue struct {
 
 // push puts an entry at the head of a queue.
 func (p *entries) push(q *queue, e int32) {
-	p.at[e].newer, p.at[e].older = 0, q.head
+	p.at(e).newer, p.at(e).older = 0, q.head
 	if q.head != 0 {
-		p.at[q.head].newer = e
+		p.at(q.head).newer = e
 	} else {
 		q.tail = e
 	}
 	q.head = e
-	q.bytes += p.at[e].bytes
+	q.bytes += p.at(e).bytes
 }
 
 // unlink takes an entry out of its queue.
 func (p *entries) unlink(q *queue, e int32) {
-	newer, older := p.at[e].newer, p.at[e].older
+	newer, older := p.at(e).newer, p.at(e).older
 	if newer != 0 {
-		p.at[newer].older = older
+		p.at(newer).older = older
 	} else {
 		q.head = older
 	}
 	if older != 0 {
-		p.at[older].newer = newer
+		p.at(older).newer = newer
 	} else {
 		q.tail = newer
 	}
-	q.bytes -= p.at[e].bytes
+	q.bytes -= p.at(e).bytes
 }

@@ -1,6 +1,10 @@
 package sim
 
-import "github.com/stokerio/stoker/prefetch"
+import (
+	"time"
+
+	"github.com/stokerio/stoker/prefetch"
+)
 
 // residency is what a node's cache holds of a dataset.
 type residency struct {
@@ -33,6 +37,7 @@ func (e *engine) cache(n *node, dataset int32, chunk, bytes int64) bool {
 	n.used += bytes
 	n.result.StoredBytes += bytes
 	n.latest = prefetch.Chunk{Dataset: r.id, Number: chunk}
+	e.see(sight{kind: stores, node: n.number, chunkKey: chunkKey{dataset, chunk}})
 	return true
 }
 
@@ -66,13 +71,14 @@ func (e *engine) evict(n *node, c prefetch.Chunk) int64 {
 	r.there[word] &^= bit
 	r.bytes -= bytes
 	n.used -= bytes
+	e.see(sight{kind: drops, node: n.number, chunkKey: chunkKey{dataset, c.Number}})
 	n.result.DroppedBytes += bytes
 	if r.touched[word]&bit == 0 {
 		n.result.UnusedBytes += bytes
 	}
 	for at := n.holds[chunkKey{dataset, c.Number}]; at != 0; {
-		next := e.holds[at].next
-		if e.holds[at].kept {
+		next := e.holds.at(at).next
+		if e.holds.at(at).kept {
 			e.release(at)
 		}
 		at = next
@@ -80,10 +86,38 @@ func (e *engine) evict(n *node, c prefetch.Chunk) int64 {
 	return bytes
 }
 
+// nextLoss makes an event of the next chunk that a cache loses.
+func (e *engine) nextLoss(who int32) {
+	if n := &e.nodes[who]; n.spec.Losses > 0 {
+		after := Exponential(n.spec.Losses).Draw(n.losses)
+		e.events.push(e.now.Add(max(time.Microsecond, after)), cacheLoses, who, 0)
+	}
+}
+
+// lose takes any chunk out of a node's cache, and says so.
+func (e *engine) lose(who int32) error {
+	e.nextLoss(who)
+	n := &e.nodes[who]
+	dataset := n.losses.IntN(max(1, len(n.datasets)))
+	r := &n.datasets[dataset]
+	if r.bytes == 0 {
+		return nil
+	}
+	chunks := e.world.Datasets[dataset].Layout.Chunks()
+	chunk := n.losses.Int64N(chunks)
+	for !r.has(chunk) {
+		chunk = (chunk + 1) % chunks
+	}
+	c := prefetch.Chunk{Dataset: r.id, Number: chunk}
+	n.result.LostBytes += e.evict(n, c)
+	n.decider.Evicted(e.now, c)
+	return e.pump(who)
+}
+
 // offer asks the Decider whether the cache takes in a chunk that a stream without a
 // future has read.
 func (e *engine) offer(n *node, a *attempt) {
-	h := &e.holds[a.hold]
+	h := e.holds.at(a.hold)
 	r := &n.datasets[h.dataset]
 	c := prefetch.Chunk{Dataset: r.id, Number: h.chunk}
 	if !n.decider.Access(e.now, c, h.bytes) {

@@ -26,6 +26,7 @@ type Usage struct {
 	Missing int64 // that no fetch covered, or whose fetch failed: the consumer read them itself
 
 	Fetches, Hedges int64
+	Cancelled       int64                   // attempts, see World.HedgeCancel
 	Bytes           [prefetch.Sources]int64 // used, by where they were found; Resident is the cache
 
 	// Of the bytes that fetches moved: those used from the window, those that entered the
@@ -64,6 +65,7 @@ func (u *Usage) add(v *Usage) {
 	u.Missing += v.Missing
 	u.Fetches += v.Fetches
 	u.Hedges += v.Hedges
+	u.Cancelled += v.Cancelled
 	for i := range u.Bytes {
 		u.Bytes[i] += v.Bytes[i]
 	}
@@ -132,15 +134,19 @@ type Point struct {
 type NodeResult struct {
 	StoredBytes  int64 // that entered the cache
 	DroppedBytes int64 // that left it
-	UnusedBytes  int64 // of them, chunks that were not used while they were there
+	LostBytes    int64 // of them, by NodeSpec.Losses
+	UnusedBytes  int64 // of those that left it, chunks that were not used while they were there
 	RefusedBytes int64 // that the Decider wanted kept and there was no room for
 	CacheBytes   int64 // in the cache at the end
-	MaxWindow    int64 // of all streams together
+	MaxWindow    int64 // of all streams together, from World.From on
 }
 
 // LinkResult is a link's.
 type LinkResult struct {
 	Bytes int64 // moved
+	// From World.From on, bytes/s: what it moved on average, and in its busiest second (to
+	// a tenth of one; a FIFO link and one without limits count what they take on).
+	Rate, Peak float64
 	// Unfairness is the greatest relative distance of a job's Rate from its FairRate.
 	Unfairness float64
 }

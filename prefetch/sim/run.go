@@ -19,12 +19,14 @@ type engine struct {
 	running int // streams that have not ended
 	store
 	result *Result
+	watch  func(sight)    // nil: nobody does
 	ended  []int32        // scratch: attempts
 	next   prefetch.Fetch // scratch
 }
 
 // node is a NodeSpec at work.
 type node struct {
+	number    int32
 	spec      *NodeSpec
 	decider   Decider
 	holder    Holder // the decider, if it is one; else nil
@@ -35,6 +37,7 @@ type node struct {
 	attempts  map[prefetch.FetchID]int32
 	holds     map[chunkKey]int32 // the first of each chunk's list
 	random    [prefetch.Sources]*rand.Rand
+	losses    *rand.Rand
 	wake      prefetch.Time // of the event that is pending, Never if there is none
 	used      int64         // bytes in the cache
 	window    int64
@@ -55,7 +58,11 @@ func Run(w *World, decide func(node int) Decider) (*Result, error) {
 	if err := w.Validate(); err != nil {
 		return nil, err
 	}
-	e := newEngine(w, decide)
+	return newEngine(w, decide).run()
+}
+
+func (e *engine) run() (*Result, error) {
+	w := e.world
 	for len(e.events.heap) > 0 && e.running > 0 {
 		next := e.events.pop()
 		if w.Until > 0 && next.at > w.Until {
@@ -77,10 +84,11 @@ func newEngine(w *World, decide func(node int) Decider) *engine {
 		Jobs: make([]JobResult, len(w.Jobs)), Nodes: make([]NodeResult, len(w.Nodes)), Links: make([]LinkResult, len(w.Links)),
 	}}
 	for i := range w.Links {
-		e.links = append(e.links, link{spec: w.Links[i]})
+		e.links = append(e.links, link{spec: w.Links[i], meter: meter{from: w.From}})
 	}
 	for i := range w.Nodes {
 		e.nodes = append(e.nodes, newNode(w, i, decide(i), &e.result.Nodes[i]))
+		e.nextLoss(int32(i))
 	}
 	for i := range w.Jobs {
 		e.result.Jobs[i].Streams = make([]StreamResult, len(w.Jobs[i].Streams))
@@ -96,11 +104,12 @@ func newEngine(w *World, decide func(node int) Decider) *engine {
 
 func newNode(w *World, i int, d Decider, result *NodeResult) node {
 	n := node{
-		spec: &w.Nodes[i], decider: d, datasets: make([]residency, len(w.Datasets)),
+		number: int32(i), spec: &w.Nodes[i], decider: d, datasets: make([]residency, len(w.Datasets)),
 		jobs: make([]lease[prefetch.JobID], len(w.Jobs)), byID: map[prefetch.DatasetID]int32{},
 		streams: map[prefetch.StreamID]int32{}, attempts: map[prefetch.FetchID]int32{}, holds: map[chunkKey]int32{},
 		wake: prefetch.Never, result: result,
 	}
+	n.losses = rand.New(rand.NewPCG(w.Seed, mix(golden^uint64(i))))
 	n.holder, _ = d.(Holder)
 	for source := range n.random {
 		n.random[source] = rand.New(rand.NewPCG(w.Seed, mix(uint64(i)*uint64(prefetch.Sources)+uint64(source)+1)))
@@ -128,6 +137,8 @@ func (e *engine) happen(next *event) error {
 		}
 		n.wake = prefetch.Never
 		return e.pump(next.who)
+	case cacheLoses:
+		return e.lose(next.who)
 	case ticks:
 		e.tick()
 	}
@@ -173,12 +184,17 @@ const minWake = prefetch.Time(time.Microsecond)
 
 // firstByte begins the transfer of a fetch whose latency is over.
 func (e *engine) firstByte(who int32) error {
-	a := &e.attempts[who]
+	a := e.attempts.at(who)
+	if a.given {
+		e.attempts.drop(who)
+		return nil
+	}
 	n := &e.nodes[a.node]
 	source := &n.spec.Sources[a.source]
 	if source.FailShare > 0 && n.random[a.source].Float64() < source.FailShare {
 		return e.over(who, ErrFailed)
 	}
+	a.moving = true
 	e.links[source.Link].begin(&e.events, e.now, int32(source.Link), who, a.bytes)
 	return nil
 }
@@ -200,10 +216,15 @@ func (e *engine) linkMoves(next *event) error {
 
 // over ends an attempt: tells the Decider, and those who wait for it.
 func (e *engine) over(who int32, failed error) error {
-	a := e.attempts[who]
+	a := *e.attempts.at(who)
+	if a.given {
+		e.attempts.drop(who)
+		return nil
+	}
 	n := &e.nodes[a.node]
 	s := &e.streams[a.stream]
-	e.freeAttempt(who)
+	e.retire(who)
+	e.attempts.drop(who)
 	result := prefetch.Result{Source: a.source, Took: e.now.Sub(a.begun), Err: failed}
 	if failed == nil {
 		result.Bytes = a.bytes
@@ -212,10 +233,12 @@ func (e *engine) over(who int32, failed error) error {
 	kept := e.arrived(&a, n, s, failed == nil)
 	result.Kept = kept
 	if !a.demand {
-		delete(n.attempts, a.id)
 		n.decider.Done(e.now, a.id, result)
 	} else if s.spec.Blind && failed == nil {
 		e.offer(n, &a)
+	}
+	if e.world.HedgeCancel && failed == nil {
+		e.cancelOthers(a.hold)
 	}
 	if err := e.settle(a.hold); err != nil {
 		return err

@@ -210,15 +210,19 @@ func anyWorld(t *rapid.T) *World {
 		Samples: 300, SampleBytes: 1000, Spread: rapid.SampledFrom([]float64{0, .5}).Draw(t, "spread"),
 		SamplesPerChunk: rapid.Int64Range(0, 7).Draw(t, "a chunk"), ChunkBytes: 2500,
 	}
-	for range 2 {
+	for range rapid.IntRange(1, 3).Draw(t, "nodes") {
 		n := originNode(law, 0, rapid.SampledFrom([]int64{0, 50_000, 1 << 30}).Draw(t, "cache"))
 		n.Sources[prefetch.Origin].FailShare = rapid.SampledFrom([]float64{0, .1}).Draw(t, "fails")
+		n.Losses = rapid.SampledFrom([]time.Duration{0, 2 * time.Millisecond}).Draw(t, "losses")
 		w.Nodes = append(w.Nodes, n)
 	}
-	dataset := w.addDataset(spec, rapid.Bool().Draw(t, "keep"))
-	for range rapid.IntRange(1, 3).Draw(t, "jobs") {
-		w.Jobs = append(w.Jobs, anyJob(t, w, dataset))
+	for range rapid.IntRange(1, 2).Draw(t, "datasets") {
+		w.addDataset(spec, rapid.Bool().Draw(t, "keep"))
 	}
+	for range rapid.IntRange(1, 3).Draw(t, "jobs") {
+		w.Jobs = append(w.Jobs, anyJob(t, w, rapid.IntRange(0, len(w.Datasets)-1).Draw(t, "dataset")))
+	}
+	w.HedgeCancel = rapid.Bool().Draw(t, "cancel")
 	if rapid.Bool().Draw(t, "until") {
 		w.Until = prefetch.Time(200 * time.Millisecond)
 	}
@@ -226,19 +230,26 @@ func anyWorld(t *rapid.T) *World {
 }
 
 func anyJob(t *rapid.T, w *World, dataset int) (j JobSpec) {
-	ranks := rapid.Int64Range(1, 2).Draw(t, "ranks")
+	j.Weight = rapid.SampledFrom([]float64{0, 4}).Draw(t, "weight")
+	ranks := rapid.Int64Range(1, 3).Draw(t, "ranks")
 	seed := rapid.Uint64().Draw(t, "order")
 	kind := OrderKind(rapid.IntRange(0, 2).Draw(t, "kind"))
 	batch := rapid.Int64Range(1, 9).Draw(t, "batch")
 	for rank := range ranks {
 		s := w.stream(dataset, 0, time.Millisecond)
 		s.Order = must(NewOrder(OrderSpec{Kind: kind, Seed: seed, Samples: 300, Window: 40, Rank: rank, Ranks: ranks, Batch: batch}))
-		s.Node, s.Batch, s.Epochs = int(rank), batch, 2
+		s.Node, s.Batch, s.Epochs = rapid.IntRange(0, len(w.Nodes)-1).Draw(t, "node"), batch, 2
 		s.Limit = rapid.SampledFrom([]int64{0, 100}).Draw(t, "limit")
 		s.Jitter = rapid.SampledFrom([]float64{0, .5}).Draw(t, "jitter")
 		s.Start = prefetch.Time(rapid.IntRange(0, 1e8).Draw(t, "start"))
 		s.Blind = rapid.Bool().Draw(t, "blind")
 		s.Phases = []Phase{{At: 5e7, PerSample: 2 * time.Millisecond}, {At: 1e8, Pause: 20 * time.Millisecond}}
+		for after := range rapid.Int64Range(0, 3).Draw(t, "seeks") {
+			s.Seeks = append(s.Seeks, Seek{
+				After: after * rapid.Int64Range(0, 60).Draw(t, "after"), Epoch: rapid.Int64Range(0, 2).Draw(t, "to epoch"),
+				Place: rapid.Int64Range(0, s.Order.Len(0)-1).Draw(t, "to place"),
+			})
+		}
 		j.Streams = append(j.Streams, s)
 	}
 	return j
@@ -248,7 +259,15 @@ func TestEqualWorldsGiveEqualResultsAndLoseNoByte(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		w := anyWorld(rt)
 		depth := rapid.Int64Range(1, 50).Draw(rt, "depth")
-		first, second := playFixed(t, w, depth), playFixed(t, w, depth)
+		decide := FixedDepths(depth).Of(w)
+		first, oracle, err := runWatched(w, decide)
+		if err != nil {
+			rt.Fatal(err)
+		}
+		if err := oracle.check(w, first); err != nil {
+			rt.Fatal(err)
+		}
+		second := playFixed(t, w, depth)
 		if !reflect.DeepEqual(first, second) {
 			rt.Fatalf("%+v\n%+v", first, second)
 		}
@@ -256,7 +275,7 @@ func TestEqualWorldsGiveEqualResultsAndLoseNoByte(t *testing.T) {
 			j := &first.Jobs[i]
 			for k := range j.Streams {
 				s, spec := &j.Streams[k], &w.Jobs[i].Streams[k]
-				if w.Until == 0 && spec.Limit == 0 && s.Samples != 2*spec.Order.Len(0) {
+				if w.Until == 0 && spec.Limit == 0 && len(spec.Seeks) == 0 && s.Samples != 2*spec.Order.Len(0) {
 					rt.Fatalf("job %d, stream %d took %d samples", i, k, s.Samples)
 				}
 			}
@@ -341,6 +360,46 @@ func TestPhasesChangeTheRate(t *testing.T) {
 	}
 }
 
+func TestSeeksGoOnElsewhere(t *testing.T) {
+	for name, decide := range map[string]Deciders{"fixed": FixedDepths(20), "planner": Planners(prefetch.Options{})} {
+		w := oneStream(Constant(10*time.Millisecond), 1000, time.Millisecond)
+		w.Jobs[0].Streams[0].Seeks = []Seek{{After: 300, Place: 800}, {After: 400, Place: 0}}
+		r, oracle, err := runWatched(w, decide.Of(w))
+		if err != nil {
+			t.Fatal(err)
+		}
+		checkBytes(t, r)
+		if err := oracle.check(w, r); err != nil {
+			t.Error(err)
+		}
+		// 300 samples, 100 from the 800th on, and then all of them; what was ahead is waste.
+		if s := &r.Jobs[0]; s.Samples != 1400 || s.UnusedBytes < 10_000 || s.Stall < 30*time.Millisecond {
+			t.Errorf("%s: %+v", name, s.Usage)
+		}
+	}
+}
+
+func TestChunksThatTheCacheLosesAreFetchedAgain(t *testing.T) {
+	for name, decide := range map[string]Deciders{"fixed": FixedDepths(20), "planner": Planners(prefetch.Options{})} {
+		w := oneStream(Constant(5*time.Millisecond), 1000, time.Millisecond)
+		w.Datasets[0].Keep, w.Nodes[0].CacheBytes, w.Nodes[0].Losses = true, 1<<20, 10*time.Millisecond
+		w.Jobs[0].Streams[0].Epochs = 3
+		r, oracle, err := runWatched(w, decide.Of(w))
+		if err != nil {
+			t.Fatal(err)
+		}
+		checkBytes(t, r)
+		if err := oracle.check(w, r); err != nil {
+			t.Error(err)
+		}
+		n, s := &r.Nodes[0], &r.Jobs[0]
+		near(t, name+": bytes lost", float64(n.LostBytes), 300*1000, 60*1000) // in three seconds
+		if n.StoredBytes != n.CacheBytes+n.LostBytes || s.Samples != 3000 || s.Hits < 1500 {
+			t.Errorf("%s: %+v, %+v", name, *n, s.Usage)
+		}
+	}
+}
+
 func TestWorldsThatCannotBePlayedAreRefused(t *testing.T) {
 	for name, spoil := range map[string]func(w *World){
 		"node":     func(w *World) { w.Jobs[0].Streams[0].Node = 1 },
@@ -354,6 +413,8 @@ func TestWorldsThatCannotBePlayedAreRefused(t *testing.T) {
 		"always":   func(w *World) { w.Nodes[0].Sources[prefetch.Origin].FailShare = 1 },
 		"negative": func(w *World) { w.Jobs[0].Streams[0].PerSample = -1 },
 		"layout":   func(w *World) { w.Datasets[0].Layout = nil },
+		"losses":   func(w *World) { w.Nodes[0].Losses = -1 },
+		"seek":     func(w *World) { w.Jobs[0].Streams[0].Seeks = []Seek{{Place: 10}} },
 	} {
 		w := oneStream(Constant(0), 10, time.Millisecond)
 		spoil(w)

@@ -24,8 +24,8 @@ func NewS3FIFO(capacity int64) *S3FIFO {
 // Access implements Cache.
 func (c *S3FIFO) Access(item, bytes int64) bool {
 	e, known := c.entries.index[item]
-	if known && c.entries.at[e].place != ghost {
-		c.entries.at[e].uses = min(c.entries.at[e].uses+1, 3)
+	if known && c.entries.at(e).place != ghost {
+		c.entries.at(e).uses = min(c.entries.at(e).uses+1, 3)
 		return true
 	}
 	if bytes > c.capacity {
@@ -44,8 +44,8 @@ func (c *S3FIFO) Access(item, bytes int64) bool {
 }
 
 func (c *S3FIFO) put(e int32, to uint8) {
-	c.entries.at[e].place = to
-	c.entries.at[e].uses = 0
+	c.entries.at(e).place = to
+	c.entries.at(e).uses = 0
 	c.entries.push(&c.queues[to], e)
 }
 
@@ -63,7 +63,7 @@ func (c *S3FIFO) evictSmall() {
 	for s.tail != 0 {
 		e := s.tail
 		c.entries.unlink(s, e)
-		if c.entries.at[e].uses <= 1 {
+		if c.entries.at(e).uses <= 1 {
 			c.put(e, ghost)
 			c.trimGhost()
 			return
@@ -80,11 +80,11 @@ func (c *S3FIFO) evictMain() {
 	m := &c.queues[main]
 	for {
 		e := m.tail
-		if c.entries.at[e].uses == 0 {
+		if c.entries.at(e).uses == 0 {
 			c.entries.drop(m, e)
 			return
 		}
-		c.entries.at[e].uses--
+		c.entries.at(e).uses--
 		c.entries.unlink(m, e)
 		c.entries.push(m, e)
 	}

@@ -121,6 +121,95 @@ func ClusterScenario(nodes int, linkFactor float64) *World {
 	return w
 }
 
+// WeightsScenario is three jobs of the weights 1, 2 and 4 that need 50, 50 and 100 MB/s, in
+// batches of 16, over one link of 0.8 times their sum, for two minutes of which the first
+// 20 s are warm-up. None has what it needs, so that all should have 1 : 2 : 4.
+func WeightsScenario() *World {
+	w := sharedLink(7, 160e6)
+	for i, perSample := range []time.Duration{2 * time.Millisecond, 2 * time.Millisecond, time.Millisecond} {
+		w.addShared(uint64(i), float64(int(1)<<i), perSample)
+	}
+	return w
+}
+
+// ReserveScenario is four jobs that need 50 MB/s each over one link of 160 MB/s, of which
+// they are to leave a share for others, for two minutes of which the first 20 s are warm-up.
+func ReserveScenario(reserve float64) *World {
+	w := sharedLink(8, 160e6)
+	w.Links[0].Reserve = reserve
+	for i := range uint64(4) {
+		w.addShared(i, 1, 2*time.Millisecond)
+	}
+	return w
+}
+
+// sharedLink is a world of one link to the origin and no jobs yet.
+func sharedLink(seed uint64, bytesPerSecond float64) *World {
+	w := &World{Seed: seed, Until: seconds(120), From: seconds(20)}
+	w.Links = []LinkSpec{{BytesPerSecond: bytesPerSecond}}
+	w.Nodes = []NodeSpec{originNode(Lognormal{40 * time.Millisecond, 0.5}, 0, 0)}
+	return w
+}
+
+// addShared adds a job with a dataset of its own, in batches of 16.
+func (w *World) addShared(order uint64, weight float64, perSample time.Duration) {
+	dataset := w.addDataset(LayoutSpec{Samples: 50_000, SampleBytes: scenarioSample, SamplesPerChunk: 1}, false)
+	s := w.stream(dataset, order, perSample)
+	s.Batch, s.WarmUp = 16, int64(w.From.Sub(0)/perSample)
+	w.Jobs = append(w.Jobs, JobSpec{Weight: weight, Streams: []StreamSpec{s}})
+}
+
+// CacheScenario is one job and a cache of the share c of its dataset, as KeepScenario, with
+// a source that is slow to answer: those that the cache lacks are few, and far apart.
+func CacheScenario(c float64) *World {
+	w := KeepScenario(c)
+	w.Nodes[0].Sources[prefetch.Origin].Law = Lognormal{40 * time.Millisecond, 1}
+	return w
+}
+
+// ChunksScenario is one job that reads 64 samples of 100 KB a chunk, in batches of 32 and
+// three epochs without a cache: Permuted wants samples of any chunk, Windowed those of 16
+// chunks at a time.
+func ChunksScenario(kind OrderKind) *World {
+	const samples, perChunk = 40_000, 64
+	w := &World{Seed: 9, Links: []LinkSpec{{RequestBytesPerSecond: 100e6}}}
+	w.Nodes = []NodeSpec{originNode(Lognormal{40 * time.Millisecond, 0.5}, 0, 0)}
+	dataset := w.addDataset(LayoutSpec{Samples: samples, SampleBytes: scenarioSample, SamplesPerChunk: perChunk}, false)
+	s := w.stream(dataset, 1, time.Millisecond)
+	s.Order = must(NewOrder(OrderSpec{Kind: kind, Seed: 1, Samples: samples, Window: 16 * perChunk}))
+	s.Batch, s.Epochs, s.WarmUp = 32, 3, 2_000
+	w.Jobs = []JobSpec{{Streams: []StreamSpec{s}}}
+	return w
+}
+
+// ranksChunk is how large the chunks of RanksScenario are.
+const ranksChunk = 8 << 20
+
+// RanksScenario is eight jobs of four ranks on one node without a cache. Each job has a
+// dataset in chunks of 8 MiB with so many samples each, which it reads in windows of four
+// chunks, and each rank takes 100 MB/s, in batches of two chunks or 32 samples.
+func RanksScenario(perChunk int64) *World {
+	const chunks, jobs, ranks = 400, 8, 4
+	w := &World{Seed: 10, From: seconds(5), Links: []LinkSpec{{RequestBytesPerSecond: 500e6}}}
+	w.Nodes = []NodeSpec{originNode(Lognormal{40 * time.Millisecond, 0.5}, 0, 0)}
+	size := ranksChunk / perChunk
+	batch := min(32, 2*perChunk)
+	for i := range uint64(jobs) {
+		dataset := w.addDataset(LayoutSpec{Samples: chunks * perChunk, SampleBytes: size, SamplesPerChunk: perChunk}, false)
+		job := JobSpec{}
+		for rank := range int64(ranks) {
+			s := w.stream(dataset, i, time.Duration(float64(size)/100e6*float64(time.Second)))
+			s.Order = must(NewOrder(OrderSpec{
+				Kind: Windowed, Seed: i, Samples: chunks * perChunk, Window: 4 * perChunk, Rank: rank, Ranks: ranks, Batch: batch,
+			}))
+			s.Batch, s.Epochs, s.WarmUp = batch, 3, s.Order.Len(0)/4
+			job.Streams = append(job.Streams, s)
+		}
+		w.Jobs = append(w.Jobs, job)
+	}
+	return w
+}
+
 // originNode is a node with one source, the origin, and a cache.
 func originNode(law Law, link int, cacheBytes int64) NodeSpec {
 	n := NodeSpec{CacheBytes: cacheBytes}

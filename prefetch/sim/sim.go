@@ -8,6 +8,5 @@
 // equal worlds and Deciders give equal results to the last bit.
 //
 // What the world does not model: copies and CPU time of the node, a cache that takes
-// time to read, failures of nodes, transfers that are cancelled (the loser of a hedge
-// runs to its end and counts as waste).
+// time to read, failures of nodes.
 package sim

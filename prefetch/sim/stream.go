@@ -27,15 +27,16 @@ type stream struct {
 	random *rand.Rand
 	state  streamState
 	phase  int // the next one of spec.Phases
+	seeks  int // of spec.Seeks that were made
 	tau    time.Duration
 
 	epoch, place int64 // of the batch that is asked for next, or waited for
 	batch        int64 // its samples
 	asked        prefetch.Time
-	pending      int           // pieces of it that are not there
-	unfetched    int64         // its samples that no fetch was for
-	missing      int64         // of them, those that were not in the cache
-	slowest      time.Duration // of the reads of those
+	pending      int             // pieces of it that are not there
+	unfetched    int64           // its samples that no fetch was for
+	missing      int64           // of them, those that were not in the cache
+	reads        []time.Duration // of those, how long each took
 	stalled      time.Duration
 
 	depth, window         int64
@@ -126,8 +127,27 @@ func (e *engine) announce(s *stream, n *node) (err error) {
 	return err
 }
 
+// seek moves a stream that has taken as many samples as its next Seek says.
+func (e *engine) seek(s *stream) error {
+	to := &s.spec.Seeks[s.seeks]
+	s.seeks++
+	s.epoch, s.place = to.Epoch, to.Place
+	if !s.spec.Blind {
+		if err := e.nodes[s.spec.Node].decider.Seek(e.now, s.id, to.Epoch, to.Place); err != nil {
+			return err
+		}
+	}
+	e.abandon(s)
+	return nil
+}
+
 // ask is the consumer asking for its next batch.
 func (e *engine) ask(s *stream) (err error) {
+	for s.seeks < len(s.spec.Seeks) && s.spec.Seeks[s.seeks].After <= s.result.Samples {
+		if err := e.seek(s); err != nil {
+			return err
+		}
+	}
 	if s.over(s.epoch) || s.spec.Limit > 0 && s.result.Samples >= s.spec.Limit {
 		return e.end(s)
 	}
@@ -139,7 +159,8 @@ func (e *engine) ask(s *stream) (err error) {
 	if s.pieces, s.ends, err = s.layout.Pieces(s.samples, s.pieces[:0], s.ends[:0]); err != nil {
 		return err
 	}
-	s.asked, s.pending, s.unfetched, s.missing, s.slowest = e.now, 0, 0, 0, 0
+	e.seeStream(asks, s)
+	s.asked, s.pending, s.unfetched, s.missing, s.reads = e.now, 0, 0, 0, s.reads[:0]
 	for i, end := range s.ends {
 		from := int32(0)
 		if i > 0 {
@@ -216,7 +237,7 @@ func (e *engine) get(s *stream, p prefetch.Piece) found {
 		e.read(s, p)
 		return missing
 	}
-	h := &e.holds[at]
+	h := e.holds.at(at)
 	h.used += p.Bytes
 	if h.done {
 		return fetched
@@ -232,12 +253,12 @@ func (e *engine) read(s *stream, p prefetch.Piece) {
 	if s.spec.Blind {
 		offset, bytes = 0, s.layout.ChunkBytes(p.Chunk)
 	}
-	at := e.newHold(hold{
+	at := e.holds.add(hold{
 		chunkKey: chunkKey{int32(s.spec.Dataset), p.Chunk}, node: int32(s.spec.Node), stream: s.index,
 		offset: offset, bytes: bytes, whole: s.spec.Blind, demand: true,
 	})
 	e.chain(at)
 	s.pending++
-	e.wait(&e.holds[at], s.index, p)
+	e.wait(e.holds.at(at), s.index, p)
 	e.request(attempt{bytes: bytes, hold: at, node: int32(s.spec.Node), stream: s.index, source: s.spec.Source, demand: true})
 }

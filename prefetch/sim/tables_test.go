@@ -3,6 +3,8 @@ package sim
 import (
 	"math"
 	"testing"
+
+	"github.com/stokerio/stoker/prefetch"
 )
 
 // permutedEpochs is several epochs of one job, each in an order of its own.
@@ -77,13 +79,13 @@ func TestSeveralJobsOnOneDatasetMeetTheTable(t *testing.T) {
 		{[]float64{1, .83, .61, .37}, .25, .189, .147, .241, .250, .557},
 		{[]float64{1, 1, 1, 1, 1, 1, 1, 1}, .25, .224, .199, .236, .250, .591},
 	} {
-		var readers []Reader
+		var readers []reader
 		for i, rate := range row.rates {
 			o := must(NewOrder(OrderSpec{Seed: uint64(i), Samples: samples}))
 			place := int64(mix(uint64(i)) % samples) // a random phase
-			readers = append(readers, Reader{Order: o, Rate: rate, Place: place, Epochs: epochs})
+			readers = append(readers, reader{Order: o, Rate: rate, Place: place, Epochs: epochs})
 		}
-		items := Interleave(readers)
+		items := interleave(readers)
 		capacity, from := int64(row.c*samples), 2*samples*len(row.rates)
 		near(t, "LRU", HitRatio(NewLRU(capacity), items, from), row.lru, 0.02)
 		near(t, "S3-FIFO", HitRatio(NewS3FIFO(capacity), items, from), row.s3fifo, 0.02)
@@ -91,4 +93,48 @@ func TestSeveralJobsOnOneDatasetMeetTheTable(t *testing.T) {
 		near(t, "never-evict", HitRatio(NewNeverEvict(capacity), items, from), row.never, 0.02)
 		near(t, "OPT", HitRatio(NewOPT(capacity, unit(items)), items, from), row.opt, 0.02)
 	}
+}
+
+// reader is one of several that share a cache: its order, how fast it goes against the
+// others, and where it begins.
+type reader struct {
+	Order  prefetch.Order
+	Rate   float64 // above 0; only the ratio to the others' counts
+	Place  int64   // in epoch 0
+	Epochs int64   // how many it reads, the first, which may be a part, included
+}
+
+// interleave is the accesses of several readers in the order of time: each takes a
+// sample every 1/Rate, until the first of them has read its epochs.
+func interleave(readers []reader) []int64 {
+	type cursor struct {
+		epoch, place int64
+		at           float64
+		batch        []int64 // the epoch's samples
+	}
+	cursors := make([]cursor, len(readers))
+	for i, r := range readers {
+		cursors[i] = cursor{place: r.Place, at: (float64(i) + 0.5) / float64(len(readers)) / r.Rate}
+		cursors[i].batch = r.Order.At(0, 0, r.Order.Len(0), nil)
+	}
+	var items []int64
+	for len(readers) > 0 {
+		first := 0
+		for i := range cursors {
+			if cursors[i].at < cursors[first].at {
+				first = i
+			}
+		}
+		c, r := &cursors[first], &readers[first]
+		if c.place == int64(len(c.batch)) {
+			if c.epoch++; c.epoch >= r.Epochs {
+				return items
+			}
+			c.place, c.batch = 0, r.Order.At(c.epoch, 0, r.Order.Len(c.epoch), c.batch[:0])
+		}
+		items = append(items, c.batch[c.place])
+		c.place++
+		c.at += 1 / r.Rate
+	}
+	return items
 }

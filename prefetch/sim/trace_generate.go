@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/stokerio/stoker/prefetch"
+	"github.com/stokerio/stoker/prefetch/trace"
 )
 
 // maxGenerated bounds the chunks and the samples of a dataset; of each chunk it is held
@@ -102,7 +103,7 @@ func GenerateTrace(out io.Writer, o GenerateOptions) error {
 	if err := o.Validate(); err != nil {
 		return fmt.Errorf("generate trace: %w", err)
 	}
-	w, err := NewTraceWriter(out, TraceHeader{Start: o.Start, Node: o.Node})
+	w, err := trace.NewWriter(out, trace.Header{Start: o.Start, Node: o.Node})
 	if err != nil {
 		return err
 	}
@@ -118,12 +119,12 @@ func GenerateTrace(out io.Writer, o GenerateOptions) error {
 
 type traceGenerator struct {
 	options GenerateOptions
-	out     *TraceWriter
+	out     *trace.Writer
 	random  traceRandom
 	samples int64 // of a dataset
 	jobs    []traceJob
 	seen    [][]bool // of each dataset: chunks that were read
-	read    TraceRead
+	read    trace.Read
 }
 
 // traceJob is a job with the epoch that it reads.
@@ -138,13 +139,13 @@ func (g *traceGenerator) define() error {
 	o := &g.options
 	for job := range o.Jobs {
 		if job == 0 || o.Separate {
-			d := TraceDataset{Name: fmt.Sprintf("generated-%d", job), Samples: g.samples, Chunks: o.Chunks, Bytes: g.samples * o.SampleBytes}
+			d := trace.Dataset{Name: fmt.Sprintf("generated-%d", job), Samples: g.samples, Chunks: o.Chunks, Bytes: g.samples * o.SampleBytes}
 			if _, err := g.out.Dataset(d); err != nil {
 				return err
 			}
 			g.seen = append(g.seen, make([]bool, o.Chunks))
 		}
-		s := TraceSession{Job: fmt.Sprintf("job-%d", job), Dataset: len(g.seen) - 1, BatchSize: o.BatchSize, Order: "permuted", WorldSize: 1}
+		s := trace.Session{Job: fmt.Sprintf("job-%d", job), Dataset: len(g.seen) - 1, BatchSize: o.BatchSize, Order: "permuted", WorldSize: 1}
 		if _, err := g.out.Session(s); err != nil {
 			return err
 		}
@@ -185,7 +186,7 @@ func (g *traceGenerator) run() error {
 func (g *traceGenerator) batch(number int) error {
 	j, o := &g.jobs[number], &g.options
 	n := min(o.BatchSize, g.samples-j.at)
-	g.read = TraceRead{At: time.Duration(j.next) * time.Microsecond, Session: number, Epoch: j.epoch, Position: j.at, Accesses: g.read.Accesses[:0]}
+	g.read = trace.Read{At: time.Duration(j.next) * time.Microsecond, Session: number, Epoch: j.epoch, Position: j.at, Accesses: g.read.Accesses[:0]}
 	dataset := 0
 	if o.Separate {
 		dataset = number
@@ -208,10 +209,10 @@ func (g *traceGenerator) batch(number int) error {
 
 // access reads a sample: from the cache if its chunk is one of those that are kept and
 // was read before, else from the origin, now and then after a wait.
-func (g *traceGenerator) access(dataset int, sample int64) TraceAccess {
+func (g *traceGenerator) access(dataset int, sample int64) trace.Access {
 	o := &g.options
 	chunk := sample / o.SamplesPerChunk
-	a := TraceAccess{Sample: sample, Chunk: chunk, Offset: sample % o.SamplesPerChunk * o.SampleBytes, Bytes: o.SampleBytes, Source: prefetch.Origin}
+	a := trace.Access{Sample: sample, Chunk: chunk, Offset: sample % o.SamplesPerChunk * o.SampleBytes, Bytes: o.SampleBytes, Source: prefetch.Origin}
 	hash := traceRandom(o.Seed ^ uint64(chunk))
 	kept := hash.float() < o.Resident
 	switch {

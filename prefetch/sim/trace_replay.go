@@ -4,11 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"slices"
 	"strings"
-	"time"
 
-	"github.com/stokerio/stoker/prefetch"
+	"github.com/stokerio/stoker/prefetch/trace"
 )
 
 // The policies that a trace can be replayed through.
@@ -22,16 +22,16 @@ const (
 
 // replayPolicies are all of them, LRU first and OPT last: the others lie between.
 var replayPolicies = []replayPolicy{
-	{PolicyLRU, func(capacity int64, _ []Access) Cache { return NewLRU(capacity) }},
-	{PolicySIEVE, func(capacity int64, _ []Access) Cache { return NewSIEVE(capacity) }},
-	{PolicyS3FIFO, func(capacity int64, _ []Access) Cache { return NewS3FIFO(capacity) }},
-	{PolicyNeverEvict, func(capacity int64, _ []Access) Cache { return NewNeverEvict(capacity) }},
-	{PolicyOPT, func(capacity int64, sequence []Access) Cache { return NewOPT(capacity, sequence) }},
+	{PolicyLRU, func(capacity int64, _ Sequence) Cache { return NewLRU(capacity) }},
+	{PolicySIEVE, func(capacity int64, _ Sequence) Cache { return NewSIEVE(capacity) }},
+	{PolicyS3FIFO, func(capacity int64, _ Sequence) Cache { return NewS3FIFO(capacity) }},
+	{PolicyNeverEvict, func(capacity int64, _ Sequence) Cache { return NewNeverEvict(capacity) }},
+	{PolicyOPT, func(capacity int64, sequence Sequence) Cache { return NewOPTOf(capacity, sequence) }},
 }
 
 type replayPolicy struct {
 	name string
-	make func(capacity int64, sequence []Access) Cache
+	make func(capacity int64, sequence Sequence) Cache
 }
 
 // ReplayPolicies are the names of all policies, LRU first and OPT last.
@@ -45,10 +45,9 @@ func ReplayPolicies() []string {
 
 const (
 	// DefaultReplayAccesses is how many accesses are replayed unless more are allowed.
-	// Each costs about 80 bytes, measured with 12 accesses a chunk: 20 that are held and 12
-	// of OPT, twice while it lasts until the memory of the cache before is collected, and
-	// the chunks. So these cost 2.7 GB.
-	DefaultReplayAccesses = 1 << 25
+	// Each costs about 24 bytes, measured with 12 accesses a chunk and little garbage: 12
+	// that are held, and the chunks of the list and of a cache. So these cost 1.6 GB.
+	DefaultReplayAccesses = 1 << 26
 	// maxReplayBytes bounds the chunks of a trace, so that no sum overflows.
 	maxReplayBytes = 1 << 58
 	// replayStep is after how many accesses, or reads, progress is told.
@@ -83,34 +82,12 @@ type ReplayOptions struct {
 	Progress func(stage string, done, total int64) error
 }
 
-// ReplayTally counts accesses that found their chunk, and those that did not. Bytes are
-// those asked for.
-type ReplayTally struct {
-	Hits      int64 `json:"hits"`
-	Misses    int64 `json:"misses"`
-	HitBytes  int64 `json:"hit_bytes"`
-	MissBytes int64 `json:"miss_bytes"`
-}
-
-// HitRatio is the share of accesses that were hits, 0 of none.
-func (t ReplayTally) HitRatio() float64 { return shareOf(t.Hits, t.Hits+t.Misses) }
-
-// ByteRatio is the share of bytes that were hits, 0 of none.
-func (t ReplayTally) ByteRatio() float64 { return shareOf(t.HitBytes, t.HitBytes+t.MissBytes) }
-
-func shareOf(some, all int64) float64 {
-	if all == 0 {
-		return 0
-	}
-	return float64(some) / float64(all)
-}
-
 // ReplayRow is what a policy would have had.
 type ReplayRow struct {
 	Policy        string  `json:"policy"`
 	Capacity      int64   `json:"capacity_bytes"`
 	CapacityShare float64 `json:"capacity_share"` // of what the trace reads
-	ReplayTally
+	trace.Tally
 	HitShare  float64 `json:"hit_ratio"`
 	ByteShare float64 `json:"byte_hit_ratio"`
 	// Way is how far the policy is from LRU (0) to OPT (1), by bytes; nil if those two are
@@ -118,62 +95,9 @@ type ReplayRow struct {
 	Way *float64 `json:"way_to_opt,omitempty"`
 }
 
-// ReplaySources counts what a recorded run read from where.
-type ReplaySources struct {
-	AccessesOf [prefetch.Sources]int64
-	BytesOf    [prefetch.Sources]int64
-	Waited     time.Duration // all waits together
-	Waits      int64         // accesses that were waited for
-}
-
-func (s *ReplaySources) add(a *TraceAccess) {
-	s.AccessesOf[a.Source]++
-	s.BytesOf[a.Source] += a.Bytes
-	s.Waited += min(a.Waited, 1<<62-s.Waited) // stands still before it overflows
-	if a.Waited > 0 {
-		s.Waits++
-	}
-}
-
-// Tally is what was resident, beside all else.
-func (s *ReplaySources) Tally() ReplayTally {
-	t := ReplayTally{Hits: s.AccessesOf[prefetch.Resident], HitBytes: s.BytesOf[prefetch.Resident]}
-	for source := prefetch.Resident + 1; source < prefetch.Sources; source++ {
-		t.Misses += s.AccessesOf[source]
-		t.MissBytes += s.BytesOf[source]
-	}
-	return t
-}
-
-// ReplaySession is what a session of the trace did.
-type ReplaySession struct {
-	TraceSession
-	Reads   int64
-	Samples int64
-	Epochs  int64 // that it read something of
-	ReplaySources
-
-	epoch int64 // of its last read, less the one before its first
-}
-
-// TraceSummary is what is in a trace.
-type TraceSummary struct {
-	TraceHeader
-	Datasets []TraceDataset
-	Sessions []ReplaySession
-	Reads    int64
-	Samples  int64
-	Accesses int64
-	Length   time.Duration // until the last read
-	Bytes    int64         // of the trace itself
-	Torn     string        // why it stops early; empty if it does not
-	Cut      bool          // it may go on, and no more was asked for
-	ReplaySources
-}
-
 // ReplayReport is what policies would have made of a trace, and what was made of it.
 type ReplayReport struct {
-	TraceSummary
+	trace.Summary
 	Chunks     int64 // that were read, each counted once
 	ChunkBytes int64 // of those, as far as they were ever read
 	Rows       []ReplayRow
@@ -196,79 +120,6 @@ func (e *ReplayLimitError) Error() string {
 	return fmt.Sprintf("replay trace: it has more than %d %s", e.Limit, e.What)
 }
 
-// SummarizeTrace reads a trace, in the memory of one block. A torn end is no error. The
-// progress, which may be nil, is told how many bytes were read.
-func SummarizeTrace(in io.Reader, progress func(bytes int64) error) (TraceSummary, error) {
-	r, err := NewTraceReader(in)
-	if err != nil {
-		return TraceSummary{}, err
-	}
-	return summarize(r, progress, func(read *TraceRead) (int, error) { return len(read.Accesses), nil })
-}
-
-// summarize reads a trace until take returns an error, which is io.EOF to end it without
-// one. take says how many accesses of a read count.
-func summarize(r *TraceReader, progress func(bytes int64) error, take func(*TraceRead) (int, error)) (TraceSummary, error) {
-	s := TraceSummary{TraceHeader: r.Header()}
-	for {
-		read, err := r.Next()
-		var problem *TraceError
-		if errors.As(err, &problem) && problem.Problem == TraceTorn {
-			s.Torn = fmt.Sprintf("at byte %d: %s", problem.Offset, problem.Detail)
-			err = io.EOF
-		}
-		if err == nil {
-			err = s.take(r, read, take)
-		}
-		if err == nil && progress != nil && s.Reads%replayStep == 1 {
-			err = progress(r.Offset())
-		}
-		if err != nil {
-			s.Datasets = slices.Clone(r.Datasets())
-			s.define(r.Sessions())
-			s.Bytes = r.Offset()
-			if err == io.EOF {
-				err = nil
-			}
-			return s, err
-		}
-	}
-}
-
-// take counts one read. The error is io.EOF after the last that counts.
-func (s *TraceSummary) take(r *TraceReader, read *TraceRead, take func(*TraceRead) (int, error)) error {
-	n, err := take(read)
-	if err != nil && err != io.EOF {
-		return err
-	}
-	s.Cut = err == io.EOF
-	read.Accesses = read.Accesses[:n]
-	s.define(r.Sessions())
-	session, samples := &s.Sessions[read.Session], read.Samples()
-	if session.Reads == 0 || session.epoch != read.Epoch {
-		session.Epochs++
-	}
-	session.epoch = read.Epoch
-	session.Reads++
-	session.Samples += samples
-	s.Reads++
-	s.Samples += samples
-	s.Accesses += int64(len(read.Accesses))
-	s.Length = read.At
-	for i := range read.Accesses {
-		s.add(&read.Accesses[i])
-		session.add(&read.Accesses[i])
-	}
-	return err
-}
-
-// define adds sessions that are new.
-func (s *TraceSummary) define(sessions []TraceSession) {
-	for _, session := range sessions[len(s.Sessions):] {
-		s.Sessions = append(s.Sessions, ReplaySession{TraceSession: session})
-	}
-}
-
 // ReplayTrace plays the chunks of a trace, in the order in which they were read, through
 // policies that never saw it. A cache holds whole chunks, each as large as it was ever
 // read, and is empty at first. A torn end is no error: what is before it is replayed.
@@ -276,17 +127,17 @@ func ReplayTrace(in io.Reader, o ReplayOptions) (*ReplayReport, error) {
 	if err := o.validate(); err != nil {
 		return nil, fmt.Errorf("replay trace: %w", err)
 	}
-	r, err := NewTraceReader(in)
+	r, err := trace.NewReader(in)
 	if err != nil {
 		return nil, err
 	}
-	p := &traceReplay{options: o, items: map[traceItem]int64{}}
+	p := &traceReplay{options: o, items: replayItems{rest: map[traceItem]uint32{}}}
 	progress := func(bytes int64) error { return p.tell(ReplayReads, bytes, 0) }
-	summary, err := summarize(r, progress, func(read *TraceRead) (int, error) { return p.take(r, read) })
+	summary, err := trace.SummarizeReads(r, progress, func(read *trace.Read) (int, error) { return p.take(r, read) })
 	if err != nil {
 		return nil, err
 	}
-	report := &ReplayReport{TraceSummary: summary, Chunks: int64(len(p.sizes))}
+	report := &ReplayReport{Summary: summary, Chunks: int64(len(p.all.sizes))}
 	if report.ChunkBytes, err = p.settle(); err != nil {
 		return nil, err
 	}
@@ -320,65 +171,152 @@ type traceItem struct {
 	chunk   int64
 }
 
-// traceReplay holds the accesses of a trace.
+// traceReplay replays a trace.
 type traceReplay struct {
-	options  ReplayOptions
-	items    map[traceItem]int64 // their numbers
-	sizes    []int64             // of the items
-	sequence []Access
-	asked    []uint32 // bytes of each access
+	options ReplayOptions
+	items   replayItems
+	all     replaySequence
+}
+
+// replaySequence holds the accesses of a trace, in pages, so that it never moves.
+type replaySequence struct {
+	sizes []int64 // of the items
+	pages []*[replayPage]replayAccess
+	n     int
+}
+
+// replayPage is how many accesses are in a page.
+const replayPage = 1 << 16
+
+// replayAccess is one access. Items are chunks, numbered as they come.
+type replayAccess struct {
+	item  uint32
+	asked uint32 // bytes
+	next  uint32 // place of the next access to the item, or how many accesses there are
+}
+
+func (s *replaySequence) access(place int) *replayAccess {
+	return &s.pages[place/replayPage][place%replayPage]
+}
+
+// Len implements Sequence.
+func (s *replaySequence) Len() int { return s.n }
+
+// At implements Sequence. An item is as large as it was ever read.
+func (s *replaySequence) At(place int) Access {
+	item := s.access(place).item
+	return Access{Item: int64(item), Bytes: s.sizes[item]}
+}
+
+// Next implements Sequence.
+func (s *replaySequence) Next(place int) int { return int(s.access(place).next) }
+
+func (s *replaySequence) add(item uint32, asked int64) {
+	if s.n == len(s.pages)*replayPage {
+		s.pages = append(s.pages, new([replayPage]replayAccess))
+	}
+	*s.access(s.n) = replayAccess{item: item, asked: uint32(asked)}
+	s.n++
+}
+
+// link finds the next access to each item.
+func (s *replaySequence) link() {
+	last := make([]uint32, len(s.sizes))
+	for item := range last {
+		last[item] = uint32(s.n)
+	}
+	for place := s.n - 1; place >= 0; place-- {
+		a := s.access(place)
+		a.next, last[a.item] = last[a.item], uint32(place)
+	}
 }
 
 // take notes a read, and says how many of its accesses are within the first. The error is
 // io.EOF with the last of those.
-func (p *traceReplay) take(r *TraceReader, read *TraceRead) (int, error) {
+func (p *traceReplay) take(r *trace.Reader, read *trace.Read) (int, error) {
 	limit := p.options.MaxAccesses
 	if limit == 0 {
 		limit = DefaultReplayAccesses
 	}
+	limit = min(limit, math.MaxInt32)
 	n := len(read.Accesses)
 	if first := p.options.First; first > 0 {
-		n = int(min(int64(n), first-int64(len(p.sequence))))
+		n = int(min(int64(n), first-int64(p.all.n)))
 	}
-	if int64(len(p.sequence)+n) > limit {
+	if int64(p.all.n+n) > limit {
 		return 0, &ReplayLimitError{limit, LimitAccesses}
 	}
 	dataset := r.Sessions()[read.Session].Dataset
 	for i := range read.Accesses[:n] {
 		a := &read.Accesses[i]
-		p.sequence = append(p.sequence, Access{Item: p.item(traceItem{dataset, a.Chunk}, a.Offset+a.Bytes)})
-		p.asked = append(p.asked, uint32(a.Bytes))
+		p.all.add(p.item(traceItem{dataset, a.Chunk}, a.Offset+a.Bytes), a.Bytes)
 	}
-	if int64(len(p.sequence)) == p.options.First {
+	if int64(p.all.n) == p.options.First {
 		return n, io.EOF
 	}
 	return n, nil
 }
 
 // item is the number of a chunk, which was read up to a byte.
-func (p *traceReplay) item(chunk traceItem, end int64) int64 {
-	item, known := p.items[chunk]
+func (p *traceReplay) item(chunk traceItem, end int64) uint32 {
+	item, known := p.items.find(chunk)
 	if !known {
-		item = int64(len(p.sizes))
-		p.items[chunk] = item
-		p.sizes = append(p.sizes, 1) // even an empty one has a name to hold
+		item = uint32(len(p.all.sizes))
+		p.items.add(chunk, item, p.all.n)
+		p.all.sizes = append(p.all.sizes, 1) // even an empty one has a name to hold
 	}
-	p.sizes[item] = max(p.sizes[item], end)
+	p.all.sizes[item] = max(p.all.sizes[item], end)
 	return item
 }
 
-// settle gives all accesses the sizes of their chunks, and returns the sum of those.
+// replayListed is how many places lists may have before anything was read.
+const replayListed = 1 << 21
+
+// replayItems are the numbers of chunks. Chunks are mostly numbered through, and are
+// then found in a list; others, which a hostile trace may have, in a map.
+type replayItems struct {
+	lists  [][]uint32 // of each dataset: the item of each chunk and 1, 0 if there is none
+	listed int64      // places of all lists
+	rest   map[traceItem]uint32
+}
+
+func (i *replayItems) find(chunk traceItem) (item uint32, known bool) {
+	if chunk.dataset < len(i.lists) && chunk.chunk < int64(len(i.lists[chunk.dataset])) {
+		if item := i.lists[chunk.dataset][chunk.chunk]; item > 0 {
+			return item - 1, true
+		}
+	}
+	item, known = i.rest[chunk]
+	return item, known
+}
+
+// add adds a chunk after so many accesses: lists are no longer than is worth it for those.
+func (i *replayItems) add(chunk traceItem, item uint32, accesses int) {
+	for len(i.lists) <= chunk.dataset {
+		i.lists = append(i.lists, nil)
+	}
+	list := &i.lists[chunk.dataset]
+	if missing := chunk.chunk + 1 - int64(len(*list)); missing > 0 {
+		if i.listed+missing > replayListed+2*int64(accesses) {
+			i.rest[chunk] = item
+			return
+		}
+		*list = append(*list, make([]uint32, missing)...)
+		i.listed += missing
+	}
+	(*list)[chunk.chunk] = item + 1
+}
+
+// settle looks ahead from each access, and returns the sum of the sizes of all chunks.
 func (p *traceReplay) settle() (int64, error) {
-	p.items = nil
+	p.items = replayItems{}
 	total := int64(0)
-	for _, size := range p.sizes {
+	for _, size := range p.all.sizes {
 		if total += size; total > maxReplayBytes {
 			return 0, &ReplayLimitError{maxReplayBytes, LimitBytes}
 		}
 	}
-	for i := range p.sequence {
-		p.sequence[i].Bytes = p.sizes[p.sequence[i].Item]
-	}
+	p.all.link()
 	return total, nil
 }
 
@@ -386,19 +324,19 @@ func (p *traceReplay) settle() (int64, error) {
 func (p *traceReplay) play(total int64) ([]ReplayRow, error) {
 	var rows []ReplayRow
 	policies := p.options.policies()
-	work := int64(len(p.options.Capacities)*len(policies)) * int64(len(p.sequence))
+	work := int64(len(p.options.Capacities)*len(policies)) * int64(p.all.n)
 	done := int64(0)
 	for _, c := range p.options.Capacities {
 		capacity := c.of(total)
 		for _, policy := range policies {
-			tally, err := p.run(policy.make(min(capacity, total), p.sequence), func(n int64) error { return p.tell(ReplayPlays, done+n, work) })
+			tally, err := p.run(policy.make(min(capacity, total), &p.all), func(n int64) error { return p.tell(ReplayPlays, done+n, work) })
 			if err != nil {
 				return nil, err
 			}
-			done += int64(len(p.sequence))
+			done += int64(p.all.n)
 			rows = append(rows, ReplayRow{
-				Policy: policy.name, Capacity: capacity, CapacityShare: shareOf(capacity, total),
-				ReplayTally: tally, HitShare: tally.HitRatio(), ByteShare: tally.ByteRatio(),
+				Policy: policy.name, Capacity: capacity, CapacityShare: trace.Share(capacity, total),
+				Tally: tally, HitShare: tally.HitRatio(), ByteShare: tally.ByteRatio(),
 			})
 		}
 		setWays(rows[len(rows)-len(policies):])
@@ -441,10 +379,11 @@ func setWays(rows []ReplayRow) {
 }
 
 // run plays the accesses through one cache.
-func (p *traceReplay) run(c Cache, progress func(done int64) error) (ReplayTally, error) {
-	var t ReplayTally
+func (p *traceReplay) run(c Cache, progress func(done int64) error) (trace.Tally, error) {
+	var t trace.Tally
 	opt, _ := c.(*OPT)
-	for i, a := range p.sequence {
+	for i := range p.all.n {
+		a := p.all.At(i)
 		if i%replayStep == 0 {
 			if err := progress(int64(i)); err != nil {
 				return t, err
@@ -454,7 +393,7 @@ func (p *traceReplay) run(c Cache, progress func(done int64) error) (ReplayTally
 		if opt != nil {
 			before = opt.HitBytes()
 		}
-		asked := int64(p.asked[i])
+		asked := int64(p.all.access(i).asked)
 		held := asked
 		if c.Access(a.Item, a.Bytes) {
 			t.Hits++

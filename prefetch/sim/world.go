@@ -15,10 +15,14 @@ type World struct {
 	Nodes    []NodeSpec
 	Datasets []DatasetSpec
 	Jobs     []JobSpec
-	// From is when fairness begins to be measured.
+	// From is when links, fairness and the nodes' windows begin to be measured.
 	From prefetch.Time
 	// Until ends the run. 0: it ends when the last stream has read all its epochs.
 	Until prefetch.Time
+	// HedgeCancel gives up what else is under way for a fetch as soon as one attempt has
+	// brought its bytes; what it has moved by then is lost. Without it, all attempts go on
+	// to their end.
+	HedgeCancel bool
 	// Tick is the distance of the timelines' points. 0: there are none.
 	Tick time.Duration
 }
@@ -38,6 +42,9 @@ type NodeSpec struct {
 	CacheBytes int64
 	// Sources are where its fetches go; one without a law is not there.
 	Sources [prefetch.Sources]SourceSpec
+	// Losses is the mean time between chunks that the cache loses by itself, any of those
+	// that it holds. 0: it loses none.
+	Losses time.Duration
 }
 
 // SourceSpec is how a node reaches a source.
@@ -74,6 +81,7 @@ type StreamSpec struct {
 	PerSample time.Duration
 	Jitter    float64 // coefficient of variation of a batch's lognormal compute time
 	Phases    []Phase // ascending
+	Seeks     []Seek  // ascending
 
 	Start        prefetch.Time
 	Epoch, Place int64 // where it begins
@@ -93,6 +101,12 @@ type Phase struct {
 	Pause     time.Duration // the consumer asks for nothing so long; it is neither stall nor compute
 }
 
+// Seek is a consumer going on elsewhere, before it asks for its next batch.
+type Seek struct {
+	After        int64 // samples that it has taken, or more
+	Epoch, Place int64
+}
+
 // Validate reports what is wrong with a world.
 func (w *World) Validate() error {
 	for i, l := range w.Links {
@@ -101,6 +115,9 @@ func (w *World) Validate() error {
 		}
 	}
 	for i, n := range w.Nodes {
+		if n.Losses < 0 {
+			return fmt.Errorf("sim: node %d: a chunk is lost each %v", i, n.Losses)
+		}
 		for source, s := range n.Sources {
 			if s.Law != nil && (s.Link < 0 || s.Link >= len(w.Links) || !(s.FailShare >= 0 && s.FailShare < 1)) {
 				return fmt.Errorf("sim: node %d: %v goes over link %d of %d and fails with share %v", i, prefetch.Source(source), s.Link, len(w.Links), s.FailShare)
@@ -138,6 +155,11 @@ func (w *World) checkStream(s *StreamSpec) error {
 		return fmt.Errorf("it would never end: set Epochs, Limit or World.Until")
 	case s.Epoch < 0 || s.Place < 0 || s.Place >= s.Order.Len(s.Epoch):
 		return fmt.Errorf("it cannot begin at sample %d of epoch %d", s.Place, s.Epoch)
+	}
+	for _, to := range s.Seeks {
+		if to.Epoch < 0 || to.Place < 0 || to.Place >= s.Order.Len(to.Epoch) {
+			return fmt.Errorf("it cannot go on at sample %d of epoch %d", to.Place, to.Epoch)
+		}
 	}
 	return nil
 }

@@ -7,6 +7,8 @@ was built over alive. torch is imported only when :class:`TorchArrays` is made.
 from __future__ import annotations
 
 import io
+import operator
+import sys
 from collections.abc import Sequence
 from math import prod
 from typing import Any, Final, Protocol
@@ -130,6 +132,23 @@ def load_pth(view: memoryview) -> Any:
     import torch
 
     return torch.load(io.BytesIO(view), map_location="cpu", weights_only=False)
+
+
+def moved(value: Any, device: Any, non_blocking: bool) -> Any:
+    """A value with the tensors in it on a device: itself, or those of lists, tuples and dictionaries.
+
+    What holds no tensor that moves is the very same object.
+    """
+    torch = sys.modules.get("torch")  # where nobody imported it there are no tensors
+    if torch is not None and isinstance(value, torch.Tensor):
+        return value.to(device, non_blocking=non_blocking)
+    if type(value) is dict:
+        entries = {name: moved(item, device, non_blocking) for name, item in value.items()}
+        return entries if any(entries[name] is not item for name, item in value.items()) else value
+    if type(value) in (list, tuple):
+        items = [moved(item, device, non_blocking) for item in value]
+        return type(value)(items) if any(map(operator.is_not, items, value)) else value
+    return value
 
 
 def _name(dtype: Any) -> str:

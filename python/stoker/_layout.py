@@ -63,10 +63,14 @@ HEADER_FIELDS: Final[dict[str, tuple[int, int]]] = {
     "waited_wake_ns": (232, 8),
     "batches_taken": (240, 8),
     "batches_copied": (248, 8),
+    "waited_transform_ns": (256, 8),
     "worst": (320, 8),
     "worst_1": (400, 8),
+    "worst_transform_ns": (1120, 8),
+    "worst_transform_ns_1": (1128, 8),
 }
 # The trainer's longest waits, from "worst" on: waited_ns, five causes, then sequence, epoch, position, rows.
+# A sixth cause, "transform", came later, and lies apart.
 WORST_WAITS: Final = 10
 WORST_WORDS: Final = 10
 

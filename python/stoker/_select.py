@@ -1,7 +1,8 @@
 """``select=``: which parts of a sample are columns, and by which names.
 
 A column is a list of parts, of which a sample gives the first that it has, as in
-WebDataset's ``"jpg;png"``. Names of parts are lower case, as the daemon's are.
+WebDataset's ``"jpg;png"``. Names of parts are lower case, as the daemon's are. The
+part of a name that ends in its dot has none: ``select={"column": ""}``.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def make_select(select: Any) -> Select | None:
             raise _bad(f"{select!r:.200} is neither a list nor a dictionary") from None
     names = [name for name, _ in columns]
     if not names or not all(names):
-        raise _bad("a selection names at least one column, and no empty one")
+        raise _bad("a selection names at least one column, and each by a name; a part without one is {'column': ''}")
     if twice := [name for name in names if names.count(name) > 1]:
         raise _bad(f"the column {twice[0]!r:.200} is named twice")
     for name, parts in columns:
@@ -49,7 +50,7 @@ def _parts(parts: Any) -> tuple[str, ...]:
     if not isinstance(parts, str):
         raise _bad(f"{parts!r:.200} is no string of parts")
     names = tuple(part.strip().lower() for part in parts.split(";"))
-    if not all(names):
+    if not all(names) and parts:  # of several, an empty one is rather a stray semicolon
         raise _bad(f"{parts!r:.200} names an empty part")
     return names
 

@@ -11,7 +11,7 @@ STATE_VERSION: Final = 1
 
 def check_state(state: dict[str, Any], mine: dict[str, Any]) -> None:
     """Raise InvalidError if the positions of ``state`` mean other samples than those of ``mine``."""
-    missing = [key for key in mine if key not in state]
+    missing = [key for key in mine if key not in state and key != "seeding"]  # which is only there if it is not None
     if missing:
         raise InvalidError(f"the state lacks {', '.join(missing)}", "state", "pass what state_dict() returned")
     if state["v"] != STATE_VERSION:
@@ -22,7 +22,7 @@ def check_state(state: dict[str, Any], mine: dict[str, Any]) -> None:
         )
     padded = mine["order"] == "torch"  # the ranks' samples are those of one world size only
     free = "another batch_size" if padded else "another batch_size, rank or world_size"
-    same = ("dataset", "order", "seed", "window", "block_size", *(("world_size",) if padded else ()))
+    same = ("dataset", "order", "seed", "seeding", "window", "block_size", *(("world_size",) if padded else ()))
     known = tuple(key for key in ("index_id", "order_version") if mine[key] and state[key])
     for key in same + known:
         if state.get(key) != mine.get(key):

@@ -19,13 +19,14 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from ._arrays import DTYPES, Arrays
+from ._arrays import DTYPES, Arrays, moved
 from ._layout import Entry, column_table_struct
 from ._shown import shown, shown_names
 from .errors import InvalidError, ProtocolError
 from .stats import Waited, in_seconds
 
 _ITEM_BYTES: Final = {name: np.dtype(name).itemsize for name in DTYPES}
+_VIEWS: Final = {"x": np.s_[:, :-1], "y": np.s_[:, 1:]}  # of tokens
 _READY: Final = Waited(0.0, {})
 
 
@@ -195,6 +196,26 @@ class Batch(dict[str, Any]):
             return np.array(there, np.bool_)
         return self.index.new_tensor(there).bool()
 
+    def to(self, device: Any, *, non_blocking: bool = False) -> Batch:
+        """A batch with the tensors of this one on a device, each as ``torch.Tensor.to`` moves it.
+
+        Those that are there already are the same, not copies. ``x`` and ``y`` stay views
+        of one tensor, which is moved once. What is no tensor stays what it is: a
+        :class:`Ragged` (move its ``values``), numpy's arrays, text. The sample numbers
+        stay on the CPU, where they name samples.
+
+        Lightning and Accelerate call this when they move a batch.
+        """
+        columns = dict(self)
+        tokens = moved(self.tokens, device, non_blocking)
+        if tokens is not self.tokens:
+            for name, cut in _VIEWS.items():
+                if _same_memory(columns.get(name), self.tokens[cut]):
+                    columns[name] = tokens[cut]
+        columns = {name: moved(column, device, non_blocking) for name, column in columns.items()}
+        self._own_index()  # the batch that is moved shall not hold the slot of this one
+        return _rebuild(columns, tokens, self._entry, self._index, self._waits, self._present)
+
     def _numbers(self) -> list[int]:
         """The sample numbers, without making a tensor of them."""
         index = self._index
@@ -220,6 +241,13 @@ def _rebuild(
     batch.tokens, batch._entry, batch._index, batch._waits = tokens, entry, index, waits
     batch._present = present
     return batch
+
+
+def _same_memory(tensor: Any, view: Any) -> bool:
+    """Whether a column still is the view of the tokens that it was made as."""
+    if type(tensor) is not type(view) or tensor.dtype != view.dtype or tensor.device != view.device:
+        return False
+    return bool((tensor.shape, tensor.stride(), tensor.data_ptr()) == (view.shape, view.stride(), view.data_ptr()))
 
 
 class _LazyIndex:
@@ -319,8 +347,8 @@ class BatchBuilder:
         else:
             tokens = self._arrays.convert(buffer, column.dtype, shape, offset, self._target)
         batch.tokens = tokens
-        batch["x"] = tokens[:, :-1]
-        batch["y"] = tokens[:, 1:]
+        for name, cut in _VIEWS.items():
+            batch[name] = tokens[cut]
         return self._target is not None and len(self._columns) == 1
 
     def _ragged(self, column: Column, place: Sequence[int], buffer: Any, entry: Entry) -> Ragged:

@@ -325,11 +325,17 @@ def _names(answer: dict[str, Any]) -> list[SampleName]:
 
 
 def _name(described: dict[str, Any]) -> SampleName:
-    """File and key as Python names files: bytes that are no UTF-8 are lone surrogates."""
-    return SampleName(_text(described, "file"), _text(described, "key"))
+    return SampleName(whole_text(described, "file"), whole_text(described, "key"))
 
 
-def _text(described: dict[str, Any], field: str) -> str:
+def whole_text(described: dict[str, Any], field: str) -> str:
+    """A file or key as Python names files: bytes that are no UTF-8 are lone surrogates.
+
+    Raises
+    ------
+    ProtocolError
+        Its bytes are not as the protocol says.
+    """
     encoded = described.get(f"{field}_bytes")
     if encoded is None:
         return str(described.get(field) or "")

@@ -71,6 +71,14 @@ class Dataset(_Base):
         In samples, for "windowed" only; None: 65536.
     seed : int
         Of the order. Equal on all ranks.
+    seeding : str, optional
+        How the epochs of "torch" and "numpy" get their random numbers; None: each is seeded
+        with ``seed + epoch``, as above. ``"once"``: one generator seeded with ``seed`` draws all
+        epochs, as ``RandomSampler(generator=g)`` or one ``permutation`` an epoch. Torch only:
+        ``"loader"``, as ``DataLoader(shuffle=True)`` after ``torch.manual_seed(seed)``;
+        ``"loader_persistent"``, the same with ``persistent_workers=True``;
+        ``"loader_generator"``, as ``DataLoader(shuffle=True, generator=g)``. Numpy only:
+        ``"in_place"``, each epoch shuffles the list that the one before left.
     drop_last : bool
         Leave out the samples that do not fill a batch on every rank. Otherwise
         the tail is shared evenly, and all ranks have equally many batches.
@@ -141,6 +149,7 @@ class Dataset(_Base):
         order: str | None = None,
         window: int | None = None,
         seed: int = 0,
+        seeding: str | None = None,
         drop_last: bool = False,
         block_size: int | None = None,
         dtype: Any = None,
@@ -172,6 +181,7 @@ class Dataset(_Base):
             order=order,
             window=window,
             seed=seed,
+            seeding=seeding,
             drop_last=drop_last,
             block_size=block_size,
             dtype=dtype,

@@ -19,7 +19,7 @@ from ._threads import Pool
 from .batch import Batch
 from .pool import BatchWork, Failures, SampleWork, Work
 from .sample import AskNames, Names, Rows
-from .session import SOCKET
+from .source import SOCKET
 from .stats import CAUSES
 from .stream import Fetched, Stream
 from .transforms import Plan
@@ -135,7 +135,7 @@ class PooledIterator(BatchIterator):
                 self._end(run, head)
             if not head.done:
                 causes = _sum(causes, None)
-                if not self._wait(run, head):
+                if not self._wait(run, head, causes):
                     if run is self._run:  # stopped by the interpreter's end
                         self._drop()
                     continue
@@ -199,15 +199,19 @@ class PooledIterator(BatchIterator):
         run.pool.submit(work.calls)
         run.ahead.append(work)
 
-    def _wait(self, run: _Run, head: Work) -> bool:
-        """Wait for a work, and take batches as they come; returns False if it was dropped meanwhile."""
+    def _wait(self, run: _Run, head: Work, causes: dict[str, int]) -> bool:
+        """Wait for a work, and take batches as they come; returns False if it was dropped meanwhile.
+
+        What is waited for otherwise meanwhile is added to ``causes``.
+        """
         pool = run.pool
         assert pool is not None
         while not head.done and not pool.stopped:
             if not self._has_room(run):
                 pool.wait(None)
             elif self._stream.transport == SOCKET:  # nothing is there before it is asked for
-                self._fetch(run, block=True)
+                for cause, nanoseconds in (self._fetch(run, block=True) or {}).items():
+                    causes[cause] += nanoseconds
             elif self._fetch(run, block=False) is None:
                 pool.wait(_LOOK_SECONDS)
         return head.done

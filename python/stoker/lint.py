@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from .catalog import Progress, long_request, progress_notes, read_record
+from .catalog import Progress, long_request, progress_notes, read_record, whole_text
 from .errors import InvalidError
 
 
@@ -23,7 +23,8 @@ class Finding:
     code : str
         What it is, in a word that does not change between releases.
     file : str
-        Where, as a path in the dataset.
+        Where, as a path in the dataset. Bytes that are no UTF-8 are lone surrogates,
+        as in Python's own names of files; in ``key`` as well.
     offset : int
         At which byte of the file; -1: the whole file.
     key : str
@@ -119,7 +120,8 @@ def lint_dataset(
 
     def findings(note: dict[str, Any]) -> None:
         for described in note.get("findings") or ():
-            found(read_record(Finding, described))
+            finding = read_record(Finding, described)
+            found(replace(finding, file=whole_text(described, "file"), key=whole_text(described, "key")))
 
     notes = {**progress_notes(progress), "findings": findings}
     answer = long_request(request, "lint", directory, notes, runtime_dir)

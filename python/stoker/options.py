@@ -12,6 +12,10 @@ from ._select import Select, make_select
 from .errors import InvalidError
 
 ORDERS: Final = ("global", "windowed", "sequential", "torch", "numpy")
+SEEDINGS: Final[dict[str, tuple[str, ...]]] = {  # by order; without one each epoch has a seed of its own
+    "torch": ("once", "loader", "loader_persistent", "loader_generator"),
+    "numpy": ("once", "in_place"),
+}
 TRANSPORTS: Final = ("auto", "ring", "socket")
 TENSORS: Final = ("torch", "numpy", None)
 MISSING: Final = ("error", "empty", None)
@@ -28,6 +32,7 @@ class Options:
     order: str
     window: int
     seed: int
+    seeding: str | None
     drop_last: bool
     block_size: int | None
     dtype: Any
@@ -67,6 +72,8 @@ class Options:
         }
         if self.block_size is not None:
             request["block_size"] = self.block_size
+        if self.seeding is not None:
+            request["seeding"] = self.seeding
         return {**request, **self.selection()}
 
     def selection(self) -> dict[str, Any]:
@@ -92,6 +99,7 @@ def make_options(
     order: str | None,
     window: int | None,
     seed: int,
+    seeding: str | None,
     drop_last: bool,
     block_size: int | None,
     dtype: Any,
@@ -134,6 +142,7 @@ def make_options(
         order=order,
         window=_window(window, order),
         seed=whole("seed", seed, 0),
+        seeding=_seeding(seeding, order),
         drop_last=bool(drop_last),
         block_size=None if block_size is None else whole("block_size", block_size, 1),
         dtype=dtype,
@@ -197,6 +206,18 @@ def _window(window: int | None, order: str) -> int:
             "pass order='windowed' as well, or leave it out",
         )
     return samples
+
+
+def _seeding(seeding: str | None, order: str) -> str | None:
+    allowed = SEEDINGS.get(order, ())
+    if seeding is None or seeding in allowed:
+        return seeding
+    names = ", ".join(repr(name) for name in allowed)
+    raise InvalidError(
+        f"seeding={seeding!r:.80} is none of order {order!r}, which has {names or 'none'}",
+        "seeding",
+        "pass one of them, or leave it out" if names else "leave it out, or pass order='torch' or 'numpy'",
+    )
 
 
 def _order(order: str | None, shuffle: bool) -> str:

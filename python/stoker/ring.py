@@ -87,6 +87,8 @@ _WAITED_BY_CAUSE: Final = tuple(
     (cause, word64(f"waited_{cause}_ns")) for cause in CAUSES if f"waited_{cause}_ns" in _layout.HEADER_FIELDS
 )
 _WORST: Final = word64("worst")
+_WORST_TRANSFORM: Final = word64("worst_transform_ns")
+_WORST_CAUSES: Final = tuple(cause for cause, _ in _WAITED_BY_CAUSE if cause != "transform")
 _READY: Final = word32("ready_word")
 _DAEMON_WAITING: Final = word32("daemon_waiting")
 _TRAINER_WAITING: Final = word32("trainer_waiting")
@@ -304,7 +306,7 @@ class Ring:
             words[_TRAINER_WAITING] = 0
 
     def waited(self, nanoseconds: int) -> None:
-        """Remember how long a wait was, for :meth:`spin`."""
+        """Remember how long a wait for an entry was, for :meth:`spin`."""
         self._typical_wait = (3 * self._typical_wait + nanoseconds) // 4
 
     def publish_waits(self, total: int, by_cause: dict[str, int]) -> None:
@@ -318,8 +320,9 @@ class Ring:
         words = self._words64
         at = _WORST + place * _layout.WORST_WORDS
         words[at] = 0  # nothing is there while it is written
-        for offset, (cause, _) in enumerate(_WAITED_BY_CAUSE):
+        for offset, cause in enumerate(_WORST_CAUSES):
             words[at + 1 + offset] = causes[cause]
+        words[_WORST_TRANSFORM + place] = causes["transform"]
         words[at + 6], words[at + 7] = entry.sequence, entry.epoch
         words[at + 8], words[at + 9] = entry.position, entry.rows
         words[at] = waited

@@ -1,7 +1,7 @@
 """An open session: a connection, where its batches come from, and where it stands.
 
 Batches come through the ring (shared memory, no copy) or, where a descriptor
-cannot be passed or mapped, over the socket (copied). Both are a :class:`Source`.
+cannot be passed or mapped, over the socket (copied). Both are a :class:`stoker.source.Source`.
 """
 
 from __future__ import annotations
@@ -10,19 +10,16 @@ import json
 import mmap
 import os
 import sys
-import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from . import _futex, _layout
-from ._layout import ENTRY_BYTES, ENTRY_STRUCT, FLAG_OVERSIZED, Entry
+from ._layout import Entry
 from .batch import Column, read_columns
 from .client import Client
 from .errors import (
-    BatchTimeoutError,
-    DaemonGoneError,
     ProtocolError,
     StokerError,
     StokerWarning,
@@ -30,173 +27,10 @@ from .errors import (
     error_from_answer,
 )
 from .ring import Ring
+from .source import RING, SOCKET, RingSource, SocketSource, Source
 from .stats import CAUSES
 
-RING: Final = "ring"
-SOCKET: Final = "socket"
-_LARGEST_PAYLOAD: Final = 1 << 40
-
-
-class Source(Protocol):
-    """Where entries come from."""
-
-    transport: str
-
-    @property
-    def held(self) -> int:
-        """Slots under live views."""
-
-    @property
-    def copied(self) -> int:
-        """Batches copied because the user keeps too many."""
-
-    def take(self) -> Entry | None:
-        """The next entry if it is there; never blocks."""
-
-    def wait(self) -> Entry:
-        """The next entry; blocks. Raises DaemonGoneError, BatchTimeoutError, ProtocolError."""
-
-    def own(self, entry: Entry) -> Any:
-        """A buffer with the entry's batch, the caller's as long as anything refers to it."""
-
-    def drop(self, entry: Entry) -> None:
-        """Give up an entry that nobody wants."""
-
-    def message(self, entry: Entry) -> bytes:
-        """The bytes of an error entry; gives its slot back."""
-
-    def waited(self, nanoseconds: int, total: int, by_cause: dict[str, int]) -> None:
-        """Take note of a wait and of the session's sums so far, in nanoseconds."""
-
-    def worst(self, place: int, nanoseconds: int, causes: dict[str, int], entry: Entry) -> None:
-        """Take note of one of the session's longest waits, the one numbered ``place``."""
-
-    def close(self) -> None:
-        """End; buffers that were given out stay valid."""
-
-
-class RingSource:
-    """Entries from shared memory."""
-
-    transport = RING
-
-    def __init__(self, client: Client, ring: Ring) -> None:
-        self._client = client
-        self.ring = ring
-        self.take = ring.take  # the fast path: no call in between
-
-    @property
-    def held(self) -> int:
-        """See :class:`Source`."""
-        return self.ring.held
-
-    @property
-    def copied(self) -> int:
-        """See :class:`Source`."""
-        return self.ring.batches_copied
-
-    def wait(self) -> Entry:
-        """See :class:`Source`. Entries that a daemon published before it ended are still taken."""
-        ring, timeout = self.ring, self._client.timeout
-        if ring.spin() and (entry := ring.take()) is not None:
-            return entry
-        until = None if timeout is None else time.monotonic() + timeout
-        while True:
-            ring.sleep()
-            if (entry := ring.take()) is not None:
-                return entry
-            try:
-                self._client.poll()
-            except DaemonGoneError:
-                if (entry := ring.take()) is not None:
-                    return entry
-                raise
-            if until is not None and time.monotonic() > until:
-                raise BatchTimeoutError(
-                    f"no batch within {timeout} s, though stokerd holds the connection open",
-                    str(self._client.path),
-                    "look at the log of stokerd, and at its disks; timeout= sets the limit, None removes it",
-                )
-
-    def own(self, entry: Entry) -> Any:
-        """See :class:`Source`."""
-        if entry.flags & FLAG_OVERSIZED:
-            return self.ring.own_oversized(entry, self._client.take_oversized(entry.sequence))
-        return self.ring.own(entry)
-
-    def drop(self, entry: Entry) -> None:
-        """See :class:`Source`."""
-        if entry.flags & FLAG_OVERSIZED:
-            self._client.take_oversized(entry.sequence)
-        self.ring.release(entry)
-
-    def message(self, entry: Entry) -> bytes:
-        """See :class:`Source`."""
-        text = bytes(self.ring.view(entry)) if entry.slot != _layout.NO_SLOT else b""
-        self.ring.release(entry)
-        return text
-
-    def waited(self, nanoseconds: int, total: int, by_cause: dict[str, int]) -> None:
-        """See :class:`Source`."""
-        self.ring.waited(nanoseconds)
-        self.ring.publish_waits(total, by_cause)
-
-    def worst(self, place: int, nanoseconds: int, causes: dict[str, int], entry: Entry) -> None:
-        """See :class:`Source`."""
-        self.ring.publish_worst(place, nanoseconds, causes, entry)
-
-    def close(self) -> None:
-        """See :class:`Source`."""
-        self.ring.close()
-
-
-class SocketSource:
-    """Entries copied over the socket, one request each."""
-
-    transport = SOCKET
-    held = 0
-    copied = 0
-
-    def __init__(self, client: Client) -> None:
-        self._client = client
-        self._payload = bytearray()
-
-    def take(self) -> Entry | None:
-        """See :class:`Source`. Nothing is ever here before it is asked for."""
-        return None
-
-    def wait(self) -> Entry:
-        """See :class:`Source`."""
-        answer, descriptors = self._client.request({"type": "next"}, "batch")
-        for descriptor in descriptors:
-            os.close(descriptor)
-        size = answer.get("bytes")
-        if answer.get("entry_bytes") != ENTRY_BYTES or not isinstance(size, int) or not 0 <= size <= _LARGEST_PAYLOAD:
-            raise ProtocolError(f"the daemon announced a batch as {answer!r:.200}", "session socket")
-        head, self._payload = bytearray(ENTRY_BYTES), bytearray(size)
-        self._client.read_payload(memoryview(head), memoryview(self._payload))
-        return Entry._make(ENTRY_STRUCT.unpack(head))
-
-    def own(self, entry: Entry) -> Any:
-        """See :class:`Source`."""
-        return self._payload
-
-    def drop(self, entry: Entry) -> None:
-        """See :class:`Source`."""
-        self._payload = bytearray()
-
-    def message(self, entry: Entry) -> bytes:
-        """See :class:`Source`."""
-        return bytes(self._payload)
-
-    def waited(self, nanoseconds: int, total: int, by_cause: dict[str, int]) -> None:
-        """See :class:`Source`. The daemon sees the requests themselves."""
-
-    def worst(self, place: int, nanoseconds: int, causes: dict[str, int], entry: Entry) -> None:
-        """See :meth:`waited`."""
-
-    def close(self) -> None:
-        """See :class:`Source`."""
+SEEDING: Final = "seeding"  # a feature of the daemon
 
 
 @dataclass(frozen=True)
@@ -270,7 +104,7 @@ class Session:
         self._waited += nanoseconds
         for cause, share in causes.items():
             self._waited_by_cause[cause] += share
-        self.source.waited(nanoseconds, self._waited, self._waited_by_cause)
+        self.source.waited(nanoseconds - causes["transform"], self._waited, self._waited_by_cause)
         least = min(self._worst)
         if nanoseconds > least:
             place = self._worst.index(least)
@@ -351,6 +185,7 @@ def _open_ring(client: Client, request: dict[str, Any]) -> tuple[Session | None,
     """Open with transport ring; returns the session, or why shared memory does not work."""
     if RING not in client.hello.get("features", ()):
         return None, "this stokerd does not offer it"
+    _refuse_seeding(client, request)
     answer, descriptors = client.request({**request, "transport": RING}, "opened")
     try:
         if answer.get("transport", RING) != RING:
@@ -380,7 +215,18 @@ def _map_shared(descriptor: int, size: int) -> mmap.mmap:
     return mmap.mmap(descriptor, size, flags=mmap.MAP_SHARED, prot=both)
 
 
+def _refuse_seeding(client: Client, request: dict[str, Any]) -> None:
+    """Refuse a daemon that would not look at ``seeding``, and so give other samples."""
+    if "seeding" in request and SEEDING not in client.hello.get("features", ()):
+        raise UnavailableError(
+            f"this stokerd is too old for seeding={request['seeding']!r}",
+            str(client.path),
+            "update stokerd, or leave seeding out",
+        )
+
+
 def _open_socket(client: Client, request: dict[str, Any]) -> Session:
+    _refuse_seeding(client, request)
     answer, descriptors = client.request({**request, "transport": SOCKET}, "opened")
     _close_all(descriptors)
     return _session(client, SocketSource(client), answer, request)

@@ -33,7 +33,8 @@ from .errors import (
     UnavailableError,
 )
 from .options import Options, whole
-from .session import SOCKET, Session, open_session
+from .session import Session, open_session
+from .source import SOCKET
 from .stats import Recorder, Stats, attribute
 
 _TRY_AGAIN: Final = (*NOBODY_THERE, UnavailableError)
@@ -180,9 +181,7 @@ class Stream:
                     return None
                 entry = self._wait()
                 session = self._session or session
-                causes = attribute(asked, got := time.monotonic_ns(), entry)
-                if entry.kind == KIND_BATCH:
-                    session.waited(got - asked, causes, entry)
+                causes = attribute(asked, time.monotonic_ns(), entry)
             if entry.kind == KIND_END_OF_EPOCH:
                 session.epoch, session.consumed = session.epoch + 1, 0
             elif entry.kind != KIND_BATCH:
@@ -210,6 +209,8 @@ class Stream:
         self.recorder.samples -= skipped
         if waits is not None:
             self.recorder.add_wait(*waits, entry)
+            if self._session is not None:
+                self._session.waited(*waits, entry)
 
     def _no_batch(self, session: Session, entry: Entry) -> None:
         """Handle an entry that is no batch; always raises."""
@@ -282,6 +283,8 @@ class Stream:
             "batch_size": options.batch_size,
             "world_size": options.world_size,
         }
+        if options.seeding is not None:
+            state["seeding"] = options.seeding
         if options.order == "windowed":
             state["window"] = options.window
         if options.block_size is not None:
@@ -344,8 +347,7 @@ class Stream:
         """See :meth:`stoker.Dataset.stats`."""
         session = self._session
         theirs = session.statistics() if daemon and session is not None else None
-        source = session.source if session is not None else None
-        copied, kept = (source.copied, source.held) if source else (0, 0)
+        copied, kept = (session.source.copied, session.source.held) if session is not None else (0, 0)
         return self.recorder.snapshot(copied=copied, kept=kept, transport=self.transport, daemon=theirs)
 
     @property

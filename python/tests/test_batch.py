@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+import ctypes
+import gc
 import pickle
+import weakref
 from typing import Any
 
 import numpy as np
@@ -150,6 +153,63 @@ def test_torchs_collate_functions_leave_a_batch_whole() -> None:
     assert converted["data"] is batch["data"]
     assert (converted.position, converted.index.tolist()) == (5, [0, 1])
     assert set(default_collate([{"label": batch["label"]}])) == {"label"}
+
+
+def test_a_batch_moves_its_tensors_to_a_device_and_nothing_else() -> None:
+    batch = raw(TorchArrays(), [b"abc", b"d"])
+    batch["views"] = [torch.zeros(2), {"n": 1, "t": torch.ones(1)}, "text"]
+    batch["names"], batch["array"] = ["a", ["b"]], np.zeros(2)
+    moved = batch.to("meta")
+    assert type(moved) is Batch
+    assert list(moved) == list(batch)
+    assert [batch["label"].device.type, moved["label"].device.type] == ["cpu", "meta"]
+    views = moved["views"]
+    assert (views[0].device.type, views[1]["t"].device.type, views[1]["n"], views[2]) == ("meta", "meta", 1, "text")
+    assert all(moved[name] is batch[name] for name in ("data", "names", "array"))
+    assert (moved.position, moved.rows, moved.waited, moved.index.tolist()) == (5, 2, batch.waited, [0, 1])
+    assert moved.present("label").tolist() == [True, True]
+    same = batch.to(torch.device("cpu"), non_blocking=True)
+    assert all(same[name] is batch[name] for name in batch)
+
+
+def test_tokens_are_moved_once_and_stay_one_tensor() -> None:
+    batch = build(tokens(), token_batch([3, 70000], 8), 2, TorchArrays())
+    moved = batch.to("meta")
+    assert moved["x"]._base is moved["y"]._base is moved.tokens
+    assert (moved["x"].shape, moved["y"].stride(), moved.tokens.dtype) == ((2, 8), (9, 1), torch.uint16)
+    batch["x"] = batch["x"].long()
+    own = batch.to("meta")
+    assert (own["x"].dtype, own["x"].device.type) == (torch.int64, "meta")
+    assert own["y"]._base is own.tokens
+    del batch["y"]
+    assert list(batch.to("meta")) == ["x"]
+
+
+def test_a_moved_batch_does_not_hold_the_slot() -> None:
+    buffer = (ctypes.c_ubyte * 4096)()
+    content = token_batch([3, 70000], 8)
+    ctypes.memmove(buffer, content, len(content))
+    alive = weakref.ref(buffer)
+    moved = BatchBuilder(tokens(), TorchArrays()).build(buffer, entry(content, 2)).to("meta")
+    del buffer
+    gc.collect()
+    assert alive() is None
+    assert moved.index.tolist() == [3, 70000]
+
+
+def test_batches_of_arrays_have_nothing_to_move() -> None:
+    for batch in (raw(NumpyArrays(), [b"abc", b"d"]), build(tokens(), token_batch([3], 8), 1, NumpyArrays())):
+        moved = batch.to("meta")
+        assert all(moved[name] is batch[name] for name in batch)
+
+
+def test_lightning_moves_a_batch_as_a_batch() -> None:
+    from lightning_fabric.utilities.apply_func import move_data_to_device
+
+    batch = build(tokens(), token_batch([3], 8), 1, TorchArrays())
+    moved = move_data_to_device(batch, torch.device("meta"))
+    assert type(moved) is Batch
+    assert (moved["x"].device.type, moved.index.tolist(), moved.epoch) == ("meta", [3], 3)
 
 
 @pytest.mark.parametrize("arrays", ARRAYS)

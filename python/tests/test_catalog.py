@@ -61,6 +61,19 @@ def test_findings_are_listed_or_visited_and_summed_up(tmp_path: Path) -> None:
         assert request == {"type": "dataset_lint", "format": "auto", "include": ["*.tar"], "dtype": "uint16"}
 
 
+def test_findings_name_files_and_keys_by_their_bytes(tmp_path: Path) -> None:
+    named = {"file": "a\ufffd.tar", "file_bytes": "Yf8udGFy", "key": "k\ufffd", "key_bytes": "a/4="}
+    with FakeDaemon(tmp_path, Polite(findings=[{**FINDINGS[0], **named}, FINDINGS[1]])):
+        first, second = stoker.lint_dataset("n", runtime_dir=tmp_path).listed
+    assert (first.file, first.key) == ("a\udcff.tar", "k\udcfe")
+    assert (second.file, second.key) == ("b.tar", "")
+    with (
+        FakeDaemon(tmp_path, Polite(findings=[{**FINDINGS[0], "key_bytes": "?"}])),
+        pytest.raises(ProtocolError, match="named a sample"),
+    ):
+        stoker.lint_dataset("n", runtime_dir=tmp_path)
+
+
 def test_a_lint_is_of_a_name_or_of_a_directory(tmp_path: Path) -> None:
     for name, directory in ((None, None), ("n", tmp_path)):
         with pytest.raises(InvalidError, match="by its name, or at a directory"):

@@ -371,7 +371,7 @@ def test_a_dataloader_takes_a_wrapped_sampler(shared_daemon: Daemon) -> None:
     import torch
     from torch.utils import data
 
-    class Numbers(data.Dataset):  # type: ignore[misc,name-defined]
+    class Numbers(data.Dataset[int]):
         def __len__(self) -> int:
             return FILES
 
@@ -381,7 +381,9 @@ def test_a_dataloader_takes_a_wrapped_sampler(shared_daemon: Daemon) -> None:
     def epoch(sampler: Any, **options: Any) -> list[int]:
         return [int(n) for batch in data.DataLoader(Numbers(), num_workers=1, **options, **sampler) for n in batch]
 
-    distributed = data.distributed.DistributedSampler(Numbers(), num_replicas=2, rank=1, seed=3)
+    distributed: data.distributed.DistributedSampler[int] = data.distributed.DistributedSampler(
+        Numbers(), num_replicas=2, rank=1, seed=3
+    )
     prefetching = wrapped(shared_daemon, distributed, 50)
     for number in range(2):
         prefetching.set_epoch(number)

@@ -248,7 +248,8 @@ def test_there_is_nothing_to_select_where_samples_have_no_parts(tmp_path: Path, 
         ["jpg", "JPG"],
         ["jpg", "jpg;png"],
         {"": "jpg"},
-        {"a": ""},
+        {"a": ";"},
+        {"a": " "},
         {"a": None},
         ["x" * 9999] * 2,
     ],
@@ -278,6 +279,12 @@ def test_what_is_no_part_cannot_be_selected(select: Any) -> None:
 
 def test_a_single_string_selects_one_column() -> None:
     assert make_select("jpg;png") == (("jpg", ("jpg", "png")),)
+
+
+def test_the_part_without_a_name_is_selected_under_another_name() -> None:
+    assert make_select({"rest": "", "cls": "cls"}) == (("rest", ("",)), ("cls", ("cls",)))
+    with pytest.raises(InvalidError, match=r"\{'column': ''\}"):
+        make_select(["", "cls"])
 
 
 def test_samples_by_number_have_names_and_values(tmp_path: Path) -> None:

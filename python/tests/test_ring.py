@@ -364,10 +364,23 @@ def test_releasing_twice_is_harmless(fake: FakeRing) -> None:
 
 def test_waits_are_written_where_the_metrics_read_them(fake: FakeRing) -> None:
     ring = Ring(fake.map())
-    ring.publish_waits(60, {"disk": 10, "index": 11, "order": 12, "ring": 13, "wake": 14, "other": 0})
-    assert [fake.word(f"waited_{name}ns") for name in ("", "disk_", "index_", "order_", "ring_", "wake_")] == [
-        *(60, 10, 11, 12, 13, 14)
-    ]
+    ring.publish_waits(60, {"disk": 10, "index": 11, "order": 12, "ring": 13, "wake": 14, "other": 0, "transform": 15})
+    names = ("", "disk_", "index_", "order_", "ring_", "wake_", "transform_")
+    assert [fake.word(f"waited_{name}ns") for name in names] == [60, 10, 11, 12, 13, 14, 15]
+
+
+def test_the_longest_waits_are_written_where_stalls_are_read(fake: FakeRing) -> None:
+    ring, words = Ring(fake.map()), fake.words64
+    causes = {"disk": 10, "index": 11, "order": 12, "ring": 13, "wake": 14, "other": 0, "transform": 15}
+    for place in range(_layout.WORST_WAITS):
+        fake.publish_tokens([place])
+        entry = take(ring)
+        ring.publish_worst(place, 75 + place, causes, entry)
+        at = _layout.word64("worst") + place * _layout.WORST_WORDS
+        written = [75 + place, 10, 11, 12, 13, 14, entry.sequence, entry.epoch, entry.position, entry.rows]
+        assert words[at : at + _layout.WORST_WORDS].tolist() == written
+        assert words[_layout.word64("worst_transform_ns") + place] == 15
+        ring.release(entry)
 
 
 def test_twenty_thousand_views_leak_no_slots_and_no_leases(fake: FakeRing) -> None:

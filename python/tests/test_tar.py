@@ -243,6 +243,21 @@ def test_samples_may_lack_parts(ragged: Daemon) -> None:
     everything.close()
 
 
+def test_the_part_without_a_name_is_a_column_of_that_name_or_of_another(tmp_path: Path) -> None:
+    daemon = Daemon(tmp_path).start()
+    tar(tmp_path / "d" / "a.tar", [("1.", b"x"), ("1.cls", b"5"), ("2.", b"yz"), ("2.cls", b"6")])
+    daemon.add("nameless", tmp_path / "d", format="tar")
+    for select, name in ((None, ""), ({"rest": "", "cls": "cls"}, "rest")):
+        ds = daemon.dataset("nameless", batch_size=2, select=select)
+        batch = next(iter(ds))
+        assert sorted(batch) == sorted(["cls", name])
+        assert [bytes(view) for view in batch[name]] == [b"x", b"yz"]
+        assert batch["cls"].tolist() == [5, 6]
+        assert ds[1][name] == b"yz"
+        ds.close()
+    daemon.stop()
+
+
 def test_a_sample_that_cannot_be_read_is_named_or_left_out(ragged: Daemon) -> None:
     ds = ragged.dataset("ragged", batch_size=10, select=["json"])
     with pytest.raises(CorruptError, match=r"a.tar: s7 \(sample 7\): part 'json' of 1 bytes is no JSON"):

@@ -1,14 +1,12 @@
 package tar
 
 import (
-	"bufio"
 	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
-	"io"
-	"os"
-	"os/exec"
 	"testing"
+
+	"github.com/stokerio/stoker/internal/pythonoracle"
 )
 
 // The oracle is Python's tarfile with webdataset's grouping, run by testdata/oracle.py
@@ -67,55 +65,21 @@ func (j *judgement) found() []found {
 }
 
 // oracle is the running program.
-type oracle struct {
-	in  io.WriteCloser
-	out *json.Decoder
-}
+type oracle struct{ *pythonoracle.Oracle }
 
-// startOracle runs the program until the test ends.
+// startOracle runs the program until the test ends. An archive takes it 2 s of CPU
+// time at most.
 func startOracle(t *testing.T) *oracle {
 	t.Helper()
-	python := os.Getenv("STOKER_TEST_PYTHON")
-	if python == "" {
-		python = "../../../.venv/bin/python"
-	}
-	if err := exec.Command(python, "-c", "import webdataset").Run(); err != nil {
-		t.Fatalf("%s cannot import webdataset: %v; run make setup, or set STOKER_TEST_PYTHON to a Python that has it", python, err)
-	}
-	cmd := exec.Command(python, "-B", "testdata/oracle.py")
-	cmd.Env = append(os.Environ(), "PYTHONUTF8=1")
-	cmd.Stderr = os.Stderr
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = in.Close() // ends it; an archive takes it 2 s of CPU time at most
-		if err := cmd.Wait(); err != nil {
-			t.Errorf("oracle: %v", err)
-		}
-	})
-	return &oracle{in: in, out: json.NewDecoder(bufio.NewReader(out))}
+	return &oracle{pythonoracle.Start(t, "testdata/oracle.py", "webdataset")}
 }
 
 // judge asks the oracle.
 func (o *oracle) judge(t *testing.T, archive []byte) judgement {
 	t.Helper()
 	message := binary.LittleEndian.AppendUint64(nil, uint64(len(archive)))
-	if _, err := o.in.Write(append(message, archive...)); err != nil {
-		t.Fatalf("oracle: %v", err)
-	}
 	var j judgement
-	if err := o.out.Decode(&j); err != nil {
-		t.Fatalf("oracle: %v", err)
-	}
+	o.Ask(t, append(message, archive...), &j)
 	return j
 }
 

@@ -22,6 +22,7 @@ import (
 	"github.com/stokerio/stoker/backend"
 	"github.com/stokerio/stoker/backend/object"
 	"github.com/stokerio/stoker/backend/seekable"
+	"github.com/stokerio/stoker/internal/pythonoracle"
 )
 
 // originOf opens a directory as an origin, closed at the test's end.
@@ -159,11 +160,7 @@ func TestArchivesOfTheCompressorsThatPeopleUseAreUnpacked(t *testing.T) {
 }
 
 func TestArchivesOfPythonAreUnpacked(t *testing.T) {
-	python := os.Getenv("STOKER_TEST_PYTHON")
-	if python == "" {
-		python = "../../../.venv/bin/python"
-	}
-	dir := t.TempDir()
+	python, dir := pythonoracle.Interpreter(t), t.TempDir()
 	script := `
 import io, sys, tarfile
 for mode in ("", "gz", "bz2", "xz"):
@@ -175,7 +172,7 @@ for mode in ("", "gz", "bz2", "xz"):
             archive.addfile(member, io.BytesIO(content))
 `
 	if out, err := exec.Command(python, "-c", strings.ReplaceAll(script, `/{mode}"`, `/a{mode}"`), dir).CombinedOutput(); err != nil {
-		t.Fatalf("%s: %v: %s; run make setup, or set STOKER_TEST_PYTHON", python, err, out)
+		t.Fatalf("%s: %v: %s", python, err, out)
 	}
 	p := newPacked(t)
 	plain := readFile(t, filepath.Join(dir, "a"))

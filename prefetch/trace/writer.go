@@ -1,4 +1,4 @@
-package sim
+package trace
 
 import (
 	"encoding/binary"
@@ -9,25 +9,25 @@ import (
 	"time"
 )
 
-// TraceWriter writes a trace. It is not safe for parallel use, holds at most one block
+// Writer writes a trace. It is not safe for parallel use, holds at most one block
 // and does not keep what it is given. Once a write has failed every call returns that
 // error; a call that is refused for what it was given has written nothing.
-type TraceWriter struct {
+type Writer struct {
 	out    io.Writer
 	block  []byte // with room for its header in front
-	state  traceState
+	state  state
 	err    error
 	closed bool
 }
 
-// NewTraceWriter begins a trace. Nothing is written before the first block is full, or
+// NewWriter begins a trace. Nothing is written before the first block is full, or
 // Flush.
-func NewTraceWriter(out io.Writer, header TraceHeader) (*TraceWriter, error) {
-	if len(header.Node) > MaxTraceText {
-		return nil, fmt.Errorf("write trace: the node's text has %d bytes, at most %d", len(header.Node), MaxTraceText)
+func NewWriter(out io.Writer, header Header) (*Writer, error) {
+	if len(header.Node) > MaxText {
+		return nil, fmt.Errorf("write trace: the node's text has %d bytes, at most %d", len(header.Node), MaxText)
 	}
-	w := &TraceWriter{out: out, block: make([]byte, traceBlockHeader, 2*traceBlockTarget)}
-	begin := binary.LittleEndian.AppendUint32(traceMagic[:len(traceMagic):len(traceMagic)], traceVersion)
+	w := &Writer{out: out, block: make([]byte, blockHeader, 2*blockTarget)}
+	begin := binary.LittleEndian.AppendUint32(magic[:len(magic):len(magic)], formatVersion)
 	if _, err := out.Write(begin); err != nil {
 		return nil, fmt.Errorf("write trace: %w", err)
 	}
@@ -41,12 +41,12 @@ func appendText(b []byte, text string) []byte {
 }
 
 // Dataset defines a dataset and returns its number.
-func (w *TraceWriter) Dataset(d TraceDataset) (int, error) {
+func (w *Writer) Dataset(d Dataset) (int, error) {
 	if err := w.ready(); err != nil {
 		return 0, err
 	}
 	number := len(w.state.datasets)
-	if number == MaxTraceDatasets {
+	if number == MaxDatasets {
 		return 0, fmt.Errorf("write trace: there are %d datasets already, and more fit into none", number)
 	}
 	if err := d.check(); err != nil {
@@ -62,12 +62,12 @@ func (w *TraceWriter) Dataset(d TraceDataset) (int, error) {
 }
 
 // Session defines a session and returns its number.
-func (w *TraceWriter) Session(s TraceSession) (int, error) {
+func (w *Writer) Session(s Session) (int, error) {
 	if err := w.ready(); err != nil {
 		return 0, err
 	}
 	number := len(w.state.sessions)
-	if number == MaxTraceSessions {
+	if number == MaxSessions {
 		return 0, fmt.Errorf("write trace: there are %d sessions already, and more fit into none", number)
 	}
 	if err := s.check(len(w.state.datasets)); err != nil {
@@ -86,7 +86,7 @@ func (w *TraceWriter) Session(s TraceSession) (int, error) {
 // Read adds a read, in several records if it is large; one without accesses is left
 // out. Time that goes back is taken for time that stands still. It allocates nothing in
 // steady state.
-func (w *TraceWriter) Read(r *TraceRead) error {
+func (w *Writer) Read(r *Read) error {
 	if err := w.ready(); err != nil {
 		return err
 	}
@@ -107,8 +107,8 @@ func (w *TraceWriter) Read(r *TraceRead) error {
 }
 
 // partOf is how many accesses of a read go into its next record: no sample is divided.
-func partOf(accesses []TraceAccess) int {
-	n := min(len(accesses), MaxTraceAccesses)
+func partOf(accesses []Access) int {
+	n := min(len(accesses), MaxAccesses)
 	for n < len(accesses) && accesses[n].Further {
 		n--
 	}
@@ -116,11 +116,11 @@ func partOf(accesses []TraceAccess) int {
 }
 
 // check refuses what a reader would refuse.
-func (w *TraceWriter) check(r *TraceRead) error {
+func (w *Writer) check(r *Read) error {
 	switch {
 	case r.Session < 0 || r.Session >= len(w.state.sessions):
 		return fmt.Errorf("session %d reads, and there are %d", r.Session, len(w.state.sessions))
-	case r.Epoch < 0 || r.Epoch > MaxTraceNumber || r.Position < 0 || r.Position > MaxTraceNumber-int64(len(r.Accesses)):
+	case r.Epoch < 0 || r.Epoch > MaxNumber || r.Position < 0 || r.Position > MaxNumber-int64(len(r.Accesses)):
 		return fmt.Errorf("session %d reads position %d of epoch %d: each must be in 0 .. 2^56", r.Session, r.Position, r.Epoch)
 	}
 	d := &w.state.datasets[w.state.sessions[r.Session].Dataset]
@@ -135,17 +135,17 @@ func (w *TraceWriter) check(r *TraceRead) error {
 		} else if i == 0 || a.Sample != r.Accesses[i-1].Sample {
 			return fmt.Errorf("session %d reads a further piece of sample %d, and none is before it", r.Session, a.Sample)
 		}
-		if pieces > MaxTraceAccesses {
-			return fmt.Errorf("session %d reads sample %d in more than %d pieces", r.Session, a.Sample, MaxTraceAccesses)
+		if pieces > MaxAccesses {
+			return fmt.Errorf("session %d reads sample %d in more than %d pieces", r.Session, a.Sample, MaxAccesses)
 		}
 	}
 	return nil
 }
 
 // append codes a read that has been checked.
-func (w *TraceWriter) append(r *TraceRead) {
+func (w *Writer) append(r *Read) {
 	s := &w.state
-	micros := max(s.micros, min(int64(r.At/time.Microsecond), maxTraceMicros))
+	micros := s.later(r.At)
 	last := &s.last[r.Session]
 	b := append(w.block, recordRead)
 	b = binary.AppendUvarint(b, uint64(micros-s.micros))
@@ -163,10 +163,10 @@ func (w *TraceWriter) append(r *TraceRead) {
 	w.block = b
 }
 
-// maxTraceMicros keeps the time of a read a time.Duration.
-const maxTraceMicros = int64(1<<63-1) / int64(time.Microsecond)
+// maxMicros keeps the time of a read a time.Duration.
+const maxMicros = int64(1<<63-1) / int64(time.Microsecond)
 
-func (s *traceState) appendAccess(b []byte, session int, a *TraceAccess) []byte {
+func (s *state) appendAccess(b []byte, session int, a *Access) []byte {
 	last, likely := &s.last[session], s.likely(session, a)
 	waited := max(0, int64(a.Waited/time.Microsecond))
 	flags := byte(a.Source)
@@ -201,8 +201,39 @@ func (s *traceState) appendAccess(b []byte, session int, a *TraceAccess) []byte 
 	return b
 }
 
+// Mark notes that time has gone on, and what was lost since the mark before.
+func (w *Writer) Mark(at time.Duration, lost Lost) error {
+	if err := w.ready(); err != nil {
+		return err
+	}
+	if err := lost.check(); err != nil {
+		return fmt.Errorf("write trace: %w", err)
+	}
+	s := &w.state
+	micros := s.later(at)
+	b := binary.AppendUvarint(append(w.block, recordMark), uint64(micros-s.micros))
+	b = binary.AppendUvarint(b, uint64(lost.Reads))
+	w.block = binary.AppendUvarint(b, uint64(lost.Samples))
+	s.micros, s.lost = micros, s.lost.add(lost)
+	return w.full()
+}
+
+// later is a time in microseconds, or that of the last record if that is later.
+func (s *state) later(at time.Duration) int64 {
+	return max(s.micros, min(int64(at/time.Microsecond), maxMicros))
+}
+
+// Reads is how many have been added.
+func (w *Writer) Reads() int64 { return w.state.reads }
+
+// Accesses is how many were in the reads.
+func (w *Writer) Accesses() int64 { return w.state.accesses }
+
+// Lost is what the marks say is lost.
+func (w *Writer) Lost() Lost { return w.state.lost }
+
 // Flush writes what is held, so that a reader may see it.
-func (w *TraceWriter) Flush() error {
+func (w *Writer) Flush() error {
 	if err := w.ready(); err != nil {
 		return err
 	}
@@ -210,7 +241,7 @@ func (w *TraceWriter) Flush() error {
 }
 
 // Close writes the end. What is below stays open. Closing again does nothing.
-func (w *TraceWriter) Close() error {
+func (w *Writer) Close() error {
 	if w.closed {
 		return w.err
 	}
@@ -224,33 +255,33 @@ func (w *TraceWriter) Close() error {
 	return w.err
 }
 
-var errTraceClosed = errors.New("write trace: it is closed")
+var errClosed = errors.New("write trace: it is closed")
 
-func (w *TraceWriter) ready() error {
+func (w *Writer) ready() error {
 	if w.err == nil && w.closed {
-		return errTraceClosed
+		return errClosed
 	}
 	return w.err
 }
 
 // full writes the block if it is.
-func (w *TraceWriter) full() error {
-	if len(w.block) < traceBlockTarget {
+func (w *Writer) full() error {
+	if len(w.block) < blockTarget {
 		return nil
 	}
 	return w.write()
 }
 
 // write writes the block, unless it is empty, with one call.
-func (w *TraceWriter) write() error {
-	if len(w.block) == traceBlockHeader {
+func (w *Writer) write() error {
+	if len(w.block) == blockHeader {
 		return nil
 	}
 	le := binary.LittleEndian
-	le.PutUint32(w.block[4:], uint32(len(w.block)-traceBlockHeader))
+	le.PutUint32(w.block[4:], uint32(len(w.block)-blockHeader))
 	le.PutUint32(w.block, crc32.Checksum(w.block[4:], castagnoli))
 	_, err := w.out.Write(w.block)
-	w.block = w.block[:traceBlockHeader]
+	w.block = w.block[:blockHeader]
 	if err != nil {
 		w.err = fmt.Errorf("write trace: %w", err)
 	}

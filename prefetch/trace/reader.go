@@ -1,4 +1,4 @@
-package sim
+package trace
 
 import (
 	"bufio"
@@ -13,48 +13,48 @@ import (
 	"github.com/stokerio/stoker/prefetch"
 )
 
-// TraceReader reads a trace, however hostile, in the memory of one block and one read.
+// Reader reads a trace, however hostile, in the memory of one block and one read.
 // It is not safe for parallel use.
-type TraceReader struct {
+type Reader struct {
 	in     *bufio.Reader
-	header TraceHeader
-	state  traceState
+	header Header
+	state  state
 	offset int64 // of what is read next
 	begin  int64 // of the block that is being read
 	block  []byte
 	rest   []byte // of block: records not yet read
-	read   TraceRead
+	read   Read
 	err    error
 }
 
-// NewTraceReader reads the beginning of a trace. The error is a *TraceError, or that of in.
-func NewTraceReader(in io.Reader) (*TraceReader, error) {
-	r := &TraceReader{in: bufio.NewReaderSize(in, 64<<10)}
+// NewReader reads the beginning of a trace. The error is a *Error, or that of in.
+func NewReader(in io.Reader) (*Reader, error) {
+	r := &Reader{in: bufio.NewReaderSize(in, 64<<10)}
 	if err := r.open(); err != nil {
 		return nil, err
 	}
 	return r, nil
 }
 
-func (r *TraceReader) open() error {
-	var begin [traceHeader]byte
+func (r *Reader) open() error {
+	var begin [headerBytes]byte
 	n, err := r.fill(begin[:])
 	if err != nil && !cutShort(err) {
 		return err
 	}
-	if !bytes.Equal(begin[:min(n, 8)], traceMagic[:min(n, 8)]) || n == 0 {
-		return &TraceError{TraceNone, 0, 0, "it does not begin as a trace does"}
+	if !bytes.Equal(begin[:min(n, 8)], magic[:min(n, 8)]) || n == 0 {
+		return &Error{NotOne, 0, 0, "it does not begin as a trace does"}
 	}
-	if n < traceHeader {
-		return &TraceError{TraceTorn, 0, 0, "it stops within its header"}
+	if n < headerBytes {
+		return &Error{Torn, 0, 0, "it stops within its header"}
 	}
-	if version := binary.LittleEndian.Uint32(begin[8:]); version != traceVersion {
-		return &TraceError{TraceVersion, 0, 0, fmt.Sprintf("it has version %d, and this program reads version %d", version, traceVersion)}
+	if version := binary.LittleEndian.Uint32(begin[8:]); version < oldestVersion || version > formatVersion {
+		return &Error{OtherVersion, 0, 0, fmt.Sprintf("it has version %d, and this program reads versions %d to %d", version, oldestVersion, formatVersion)}
 	}
 	if err := r.nextBlock(); err != nil {
 		return err
 	}
-	c := traceCursor{b: r.rest}
+	c := cursor{b: r.rest}
 	if c.byte() != recordStart {
 		return r.corrupt("it does not begin with its start")
 	}
@@ -62,29 +62,35 @@ func (r *TraceReader) open() error {
 	if c.bad {
 		return r.corrupt("its start is not whole")
 	}
-	r.header = TraceHeader{Start: time.UnixMicro(micros).UTC(), Node: node}
+	r.header = Header{Start: time.UnixMicro(micros).UTC(), Node: node}
 	r.rest = c.b
 	return nil
 }
 
 // Header is where and when the trace was recorded.
-func (r *TraceReader) Header() TraceHeader { return r.header }
+func (r *Reader) Header() Header { return r.header }
 
 // Datasets are those defined before the read that Next returned last. The slice is
 // borrowed until the next call of Next.
-func (r *TraceReader) Datasets() []TraceDataset { return r.state.datasets }
+func (r *Reader) Datasets() []Dataset { return r.state.datasets }
 
 // Sessions are as Datasets.
-func (r *TraceReader) Sessions() []TraceSession { return r.state.sessions }
+func (r *Reader) Sessions() []Session { return r.state.sessions }
+
+// Now is when the record that was read last was written, since the start of the trace.
+func (r *Reader) Now() time.Duration { return time.Duration(r.state.micros) * time.Microsecond }
+
+// Lost is what was lost before the read that Next returned last, or before the end.
+func (r *Reader) Lost() Lost { return r.state.lost }
 
 // Offset is how many bytes of the trace have been read.
-func (r *TraceReader) Offset() int64 { return r.offset }
+func (r *Reader) Offset() int64 { return r.offset }
 
 // Next returns the next read, which is borrowed until the next call. The error is
-// io.EOF after the last of a trace that was closed; a *TraceError where the trace stops
+// io.EOF after the last of a trace that was closed; a *Error where the trace stops
 // being good, which is never before all good blocks have been read; or the error of
 // what is below. An error comes again with every further call.
-func (r *TraceReader) Next() (*TraceRead, error) {
+func (r *Reader) Next() (*Read, error) {
 	for r.err == nil {
 		if len(r.rest) == 0 {
 			r.err = r.nextBlock()
@@ -99,8 +105,8 @@ func (r *TraceReader) Next() (*TraceRead, error) {
 }
 
 // record reads one record; found says whether it was a read.
-func (r *TraceReader) record() (found bool, err error) {
-	c := traceCursor{b: r.rest}
+func (r *Reader) record() (found bool, err error) {
+	c := cursor{b: r.rest}
 	switch kind := c.byte(); kind {
 	case recordDataset:
 		err = r.dataset(&c)
@@ -110,6 +116,8 @@ func (r *TraceReader) record() (found bool, err error) {
 		found, err = true, r.decodeRead(&c)
 	case recordEnd:
 		return false, r.end(&c)
+	case recordMark:
+		err = r.mark(&c)
 	default:
 		err = fmt.Errorf("a record is of kind %d, which is not known", kind)
 	}
@@ -123,13 +131,13 @@ func (r *TraceReader) record() (found bool, err error) {
 	return found, nil
 }
 
-func (r *TraceReader) dataset(c *traceCursor) error {
-	d := TraceDataset{Name: c.text(), IndexID: c.text(), Samples: c.number(), Chunks: c.number(), Bytes: c.number()}
+func (r *Reader) dataset(c *cursor) error {
+	d := Dataset{Name: c.text(), IndexID: c.text(), Samples: c.number(), Chunks: c.number(), Bytes: c.number()}
 	if c.bad {
 		return nil
 	}
-	if len(r.state.datasets) == MaxTraceDatasets {
-		return fmt.Errorf("it defines more than %d datasets", MaxTraceDatasets)
+	if len(r.state.datasets) == MaxDatasets {
+		return fmt.Errorf("it defines more than %d datasets", MaxDatasets)
 	}
 	err := d.check()
 	if err == nil {
@@ -138,13 +146,13 @@ func (r *TraceReader) dataset(c *traceCursor) error {
 	return err
 }
 
-func (r *TraceReader) session(c *traceCursor) error {
-	s := TraceSession{Job: c.text(), Dataset: int(c.number()), BatchSize: c.number(), Order: c.text(), Rank: c.number(), WorldSize: c.number()}
+func (r *Reader) session(c *cursor) error {
+	s := Session{Job: c.text(), Dataset: int(c.number()), BatchSize: c.number(), Order: c.text(), Rank: c.number(), WorldSize: c.number()}
 	if c.bad {
 		return nil
 	}
-	if len(r.state.sessions) == MaxTraceSessions {
-		return fmt.Errorf("it defines more than %d sessions", MaxTraceSessions)
+	if len(r.state.sessions) == MaxSessions {
+		return fmt.Errorf("it defines more than %d sessions", MaxSessions)
 	}
 	err := s.check(len(r.state.datasets))
 	if err == nil {
@@ -153,8 +161,22 @@ func (r *TraceReader) session(c *traceCursor) error {
 	return err
 }
 
+// mark reads a mark.
+func (r *Reader) mark(c *cursor) error {
+	delta, lost := c.number(), Lost{Reads: c.number(), Samples: c.number()}
+	if c.bad {
+		return nil
+	}
+	if delta > maxMicros-r.state.micros {
+		return errors.New("a mark is later than time goes")
+	}
+	r.state.micros += delta
+	r.state.lost = r.state.lost.add(lost)
+	return nil
+}
+
 // decodeRead reads a read into r.read.
-func (r *TraceReader) decodeRead(c *traceCursor) error {
+func (r *Reader) decodeRead(c *cursor) error {
 	s := &r.state
 	delta, session := c.number(), c.number()
 	if c.bad {
@@ -163,7 +185,7 @@ func (r *TraceReader) decodeRead(c *traceCursor) error {
 	if session >= int64(len(s.sessions)) {
 		return fmt.Errorf("session %d reads, and there are %d", session, len(s.sessions))
 	}
-	if delta > maxTraceMicros-s.micros {
+	if delta > maxMicros-s.micros {
 		return errors.New("a read is later than time goes")
 	}
 	last := &s.last[session]
@@ -175,10 +197,10 @@ func (r *TraceReader) decodeRead(c *traceCursor) error {
 	switch {
 	case c.bad:
 		return nil
-	case read.Epoch < 0 || read.Epoch > MaxTraceNumber || read.Position < 0 || read.Position > MaxTraceNumber-count:
+	case read.Epoch < 0 || read.Epoch > MaxNumber || read.Position < 0 || read.Position > MaxNumber-count:
 		return fmt.Errorf("session %d reads position %d of epoch %d", session, read.Position, read.Epoch)
-	case count < 1 || count > MaxTraceAccesses || count > int64(len(c.b)): // each has a byte at least
-		return fmt.Errorf("a read has %d accesses in %d bytes, at most %d", count, len(c.b), MaxTraceAccesses)
+	case count < 1 || count > MaxAccesses || count > int64(len(c.b)): // each has a byte at least
+		return fmt.Errorf("a read has %d accesses in %d bytes, at most %d", count, len(c.b), MaxAccesses)
 	}
 	s.micros += delta
 	read.At = time.Duration(s.micros) * time.Microsecond
@@ -191,7 +213,7 @@ func (r *TraceReader) decodeRead(c *traceCursor) error {
 	return nil
 }
 
-func (r *TraceReader) decodeAccesses(c *traceCursor, count int) error {
+func (r *Reader) decodeAccesses(c *cursor, count int) error {
 	read := &r.read
 	d := &r.state.datasets[r.state.sessions[read.Session].Dataset]
 	read.Accesses = read.Accesses[:0]
@@ -212,12 +234,12 @@ func (r *TraceReader) decodeAccesses(c *traceCursor, count int) error {
 }
 
 // decodeAccess reads an access and checks it.
-func (s *traceState) decodeAccess(c *traceCursor, session int, d *TraceDataset) (TraceAccess, error) {
+func (s *state) decodeAccess(c *cursor, session int, d *Dataset) (Access, error) {
 	flags, last := c.byte(), &s.last[session]
-	a := TraceAccess{Source: prefetch.Source(flags & accessSource), Further: flags&accessFurther != 0, Bytes: last.bytes}
+	a := Access{Source: prefetch.Source(flags & accessSource), Further: flags&accessFurther != 0, Bytes: last.bytes}
 	if flags&accessWaited != 0 {
 		micros := c.uvarint()
-		if micros > uint64(maxTraceMicros) {
+		if micros > uint64(maxMicros) {
 			return a, errors.New("it was waited for longer than time goes")
 		}
 		a.Waited = time.Duration(micros) * time.Microsecond
@@ -248,7 +270,7 @@ func (s *traceState) decodeAccess(c *traceCursor, session int, d *TraceDataset) 
 }
 
 // end reads the end, which nothing may follow.
-func (r *TraceReader) end(c *traceCursor) error {
+func (r *Reader) end(c *cursor) error {
 	reads, accesses := c.number(), c.number()
 	if c.bad || reads != r.state.reads || accesses != r.state.accesses {
 		return r.corrupt(fmt.Sprintf("its end counts %d reads and %d accesses, and there were %d and %d", reads, accesses, r.state.reads, r.state.accesses))
@@ -262,24 +284,24 @@ func (r *TraceReader) end(c *traceCursor) error {
 }
 
 // nextBlock reads the next block and checks that it is what was written.
-func (r *TraceReader) nextBlock() error {
+func (r *Reader) nextBlock() error {
 	r.begin = r.offset
-	var head [traceBlockHeader]byte
+	var head [blockHeader]byte
 	switch n, err := r.fill(head[:]); {
 	case err == io.EOF:
 		return r.torn("it has no end")
 	case cutShort(err):
-		return r.torn(fmt.Sprintf("of a block's header of %d bytes there are %d", traceBlockHeader, n))
+		return r.torn(fmt.Sprintf("of a block's header of %d bytes there are %d", blockHeader, n))
 	case err != nil:
 		return err
 	}
 	le := binary.LittleEndian
-	size := int(min(le.Uint32(head[4:]), maxTraceBlock+1))
-	if size == 0 || size > maxTraceBlock {
+	size := int(min(le.Uint32(head[4:]), maxBlock+1))
+	if size == 0 || size > maxBlock {
 		if r.onlyZeros() {
 			return r.torn("its last block was not written whole")
 		}
-		return r.corrupt(fmt.Sprintf("a block has %d bytes, must be 1 .. %d", le.Uint32(head[4:]), maxTraceBlock))
+		return r.corrupt(fmt.Sprintf("a block has %d bytes, must be 1 .. %d", le.Uint32(head[4:]), maxBlock))
 	}
 	if cap(r.block) < size {
 		r.block = make([]byte, size)
@@ -303,8 +325,8 @@ func (r *TraceReader) nextBlock() error {
 
 // onlyZeros reads on and says whether all that follows, if anything, are zeros: what
 // some filesystems leave after a crash.
-func (r *TraceReader) onlyZeros() bool {
-	for range maxTraceBlock {
+func (r *Reader) onlyZeros() bool {
+	for range maxBlock {
 		b, err := r.in.ReadByte()
 		if err != nil {
 			return err == io.EOF
@@ -317,7 +339,7 @@ func (r *TraceReader) onlyZeros() bool {
 	return false
 }
 
-func (r *TraceReader) fill(b []byte) (int, error) {
+func (r *Reader) fill(b []byte) (int, error) {
 	n, err := io.ReadFull(r.in, b)
 	r.offset += int64(n)
 	if err != nil && !cutShort(err) {
@@ -329,22 +351,22 @@ func (r *TraceReader) fill(b []byte) (int, error) {
 // cutShort says whether the error is that there was less to read.
 func cutShort(err error) bool { return err == io.EOF || err == io.ErrUnexpectedEOF }
 
-func (r *TraceReader) torn(detail string) error {
-	return &TraceError{TraceTorn, r.begin, r.state.accesses, detail}
+func (r *Reader) torn(detail string) error {
+	return &Error{Torn, r.begin, r.state.accesses, detail}
 }
 
-func (r *TraceReader) corrupt(detail string) error {
-	return &TraceError{TraceCorrupt, r.begin, r.state.accesses, detail}
+func (r *Reader) corrupt(detail string) error {
+	return &Error{Corrupt, r.begin, r.state.accesses, detail}
 }
 
-// traceCursor takes values off the front of bytes. What is not there, or beyond
-// MaxTraceNumber, sets bad; all values after that are 0.
-type traceCursor struct {
+// cursor takes values off the front of bytes. What is not there, or beyond
+// MaxNumber, sets bad; all values after that are 0.
+type cursor struct {
 	b   []byte
 	bad bool
 }
 
-func (c *traceCursor) byte() byte {
+func (c *cursor) byte() byte {
 	if c.bad || len(c.b) == 0 {
 		c.bad = true
 		return 0
@@ -354,7 +376,7 @@ func (c *traceCursor) byte() byte {
 	return b
 }
 
-func (c *traceCursor) uvarint() uint64 {
+func (c *cursor) uvarint() uint64 {
 	value, n := binary.Uvarint(c.b)
 	if c.bad || n <= 0 {
 		c.bad = true
@@ -364,7 +386,7 @@ func (c *traceCursor) uvarint() uint64 {
 	return value
 }
 
-func (c *traceCursor) varint() int64 {
+func (c *cursor) varint() int64 {
 	value, n := binary.Varint(c.b)
 	if c.bad || n <= 0 {
 		c.bad = true
@@ -374,30 +396,30 @@ func (c *traceCursor) varint() int64 {
 	return value
 }
 
-// number is a value in 0 .. MaxTraceNumber.
-func (c *traceCursor) number() int64 {
+// number is a value in 0 .. MaxNumber.
+func (c *cursor) number() int64 {
 	value := c.uvarint()
-	if value > MaxTraceNumber {
+	if value > MaxNumber {
 		c.bad = true
 		return 0
 	}
 	return int64(value)
 }
 
-// delta is a value in -MaxTraceNumber .. MaxTraceNumber, so that adding it to another
+// delta is a value in -MaxNumber .. MaxNumber, so that adding it to another
 // number does not overflow.
-func (c *traceCursor) delta() int64 {
+func (c *cursor) delta() int64 {
 	value := c.varint()
-	if value < -MaxTraceNumber || value > MaxTraceNumber {
+	if value < -MaxNumber || value > MaxNumber {
 		c.bad = true
 		return 0
 	}
 	return value
 }
 
-func (c *traceCursor) text() string {
+func (c *cursor) text() string {
 	size := c.number()
-	if c.bad || size > MaxTraceText || size > int64(len(c.b)) {
+	if c.bad || size > MaxText || size > int64(len(c.b)) {
 		c.bad = true
 		return ""
 	}

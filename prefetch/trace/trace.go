@@ -1,4 +1,7 @@
-package sim
+// Package trace is the format of what the sessions of a node read: types, a writer, and a
+// reader that trusts nothing it reads. Traces are recorded by the daemon, and replayed
+// by prefetch/sim.
+package trace
 
 import (
 	"encoding/binary"
@@ -28,10 +31,12 @@ import (
 //	start   1         microseconds since 1970 sv, node text; the first record and no other
 //	dataset 2         name text, index id text, samples uv, chunks uv, bytes uv
 //	session 3         job text, dataset uv, batch size uv, order text, rank uv, world size uv
-//	read    4         microseconds since the read before uv, session uv,
+//	read    4         microseconds since the read or mark before uv, session uv,
 //	                  epoch less the session's last sv, position less the expected one sv,
 //	                  accesses uv, and each of them
 //	end     5         reads uv, accesses uv; the last record of a trace that was closed
+//	mark    6         microseconds since the read or mark before uv, reads lost since the mark
+//	                  before uv, samples of those uv: nothing came for a while, or too much
 //
 //	access    1 byte  flags, then what they say, in this order
 //	  0x03  source
@@ -49,32 +54,33 @@ import (
 // first read refers to is 0 where nothing was before.
 //
 // A trace that was not closed, because its recorder was killed, lacks the end and may
-// stop within a block: all blocks before that are good (see TraceError).
+// stop within a block: all blocks before that are good (see Error).
 const (
-	traceVersion     = 1
-	traceHeader      = 12
-	traceBlockHeader = 8
+	formatVersion = 2
+	oldestVersion = 1 // which has no marks
+	headerBytes   = 12
+	blockHeader   = 8
 
-	// maxTraceBlock holds the largest record: MaxTraceAccesses of maxTraceAccess bytes.
-	maxTraceBlock  = 4 << 20
-	maxTraceAccess = 1 + 5*binary.MaxVarintLen64
-	// traceBlockTarget is when a block is written: the checksum costs nothing beside
+	// maxBlock holds the largest record: MaxAccesses of maxAccess bytes.
+	maxBlock  = 4 << 20
+	maxAccess = 1 + 5*binary.MaxVarintLen64
+	// blockTarget is when a block is written: the checksum costs nothing beside
 	// it, and a killed recorder loses little.
-	traceBlockTarget = 32 << 10
+	blockTarget = 32 << 10
 )
 
-var traceMagic = [8]byte{'S', 'T', 'O', 'K', 'T', 'R', 'C', 'E'}
+var magic = [8]byte{'S', 'T', 'O', 'K', 'T', 'R', 'C', 'E'}
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // What one trace may hold. More is refused by writers and readers alike.
 const (
-	MaxTraceText     = 4 << 10   // bytes of a name, id or order
-	MaxTraceDatasets = 1 << 12   // of a trace
-	MaxTraceSessions = 1 << 16   // of a trace
-	MaxTraceAccesses = 1 << 16   // of a sample, and of a read as it is read
-	MaxTraceBytes    = 1<<32 - 1 // of an access
-	MaxTraceNumber   = 1 << 56   // samples, chunks and bytes of a dataset, positions, offsets
+	MaxText     = 4 << 10   // bytes of a name, id or order
+	MaxDatasets = 1 << 12   // of a trace
+	MaxSessions = 1 << 16   // of a trace
+	MaxAccesses = 1 << 16   // of a sample, and of a read as it is read
+	MaxBytes    = 1<<32 - 1 // of an access
+	MaxNumber   = 1 << 56   // samples, chunks and bytes of a dataset, positions, offsets
 )
 
 // The kinds of records.
@@ -84,6 +90,7 @@ const (
 	recordSession
 	recordRead
 	recordEnd
+	recordMark
 )
 
 // The flags of an access.
@@ -97,14 +104,14 @@ const (
 	accessBytes   = 0x80
 )
 
-// TraceHeader says where and when a trace was recorded.
-type TraceHeader struct {
+// Header says where and when a trace was recorded.
+type Header struct {
 	Start time.Time // microseconds count
 	Node  string
 }
 
-// TraceDataset is a dataset that sessions of a trace read.
-type TraceDataset struct {
+// Dataset is a dataset that sessions of a trace read.
+type Dataset struct {
 	Name    string `json:"name"`
 	IndexID string `json:"index_id,omitempty"`
 	Samples int64  `json:"samples"` // 0: not known
@@ -112,8 +119,8 @@ type TraceDataset struct {
 	Bytes   int64  `json:"bytes"`
 }
 
-// TraceSession is one session of a trace.
-type TraceSession struct {
+// Session is one session of a trace.
+type Session struct {
 	Job       string `json:"job"`
 	Dataset   int    `json:"dataset"` // its number in the trace
 	BatchSize int64  `json:"batch_size"`
@@ -122,17 +129,35 @@ type TraceSession struct {
 	WorldSize int64  `json:"world_size"`
 }
 
-// TraceRead is what a session read at once, most often a batch.
-type TraceRead struct {
+// Read is what a session read at once, most often a batch.
+type Read struct {
 	At       time.Duration // since the start of the trace; microseconds count
 	Session  int           // its number in the trace
 	Epoch    int64
 	Position int64 // of the first sample in the session's epoch; samples follow one another
-	Accesses []TraceAccess
+	Accesses []Access
 }
 
-// TraceAccess is one piece of a chunk that was read for a sample.
-type TraceAccess struct {
+// Lost counts what was read and could not be recorded.
+type Lost struct {
+	Reads   int64 `json:"reads"`
+	Samples int64 `json:"samples"`
+}
+
+// add is what was lost together; what is lost twice over stands still before it overflows.
+func (l Lost) add(more Lost) Lost {
+	return Lost{min(l.Reads+more.Reads, MaxNumber), min(l.Samples+more.Samples, MaxNumber)}
+}
+
+func (l Lost) check() error {
+	if l.Reads < 0 || l.Reads > MaxNumber || l.Samples < 0 || l.Samples > MaxNumber {
+		return fmt.Errorf("%d reads of %d samples are lost: each must be in 0 .. 2^56", l.Reads, l.Samples)
+	}
+	return nil
+}
+
+// Access is one piece of a chunk that was read for a sample.
+type Access struct {
 	Sample  int64
 	Further bool  // a further piece of the sample of the access before
 	Chunk   int64 // of the dataset
@@ -143,7 +168,7 @@ type TraceAccess struct {
 }
 
 // Samples is how many samples were read.
-func (r *TraceRead) Samples() int64 {
+func (r *Read) Samples() int64 {
 	samples := int64(0)
 	for i := range r.Accesses {
 		if !r.Accesses[i].Further {
@@ -153,55 +178,56 @@ func (r *TraceRead) Samples() int64 {
 	return samples
 }
 
-// TraceProblem classifies what is wrong with a trace.
-type TraceProblem string
+// Problem classifies what is wrong with a trace.
+type Problem string
 
 // The problems.
 const (
-	TraceNone    TraceProblem = "none"    // it is no trace
-	TraceVersion TraceProblem = "version" // another release's
-	TraceTorn    TraceProblem = "torn"    // it stops early: its recorder was killed, or still writes
-	TraceCorrupt TraceProblem = "corrupt" // these are not the bytes that were written
+	NotOne       Problem = "none"    // it is no trace
+	OtherVersion Problem = "version" // another release's
+	Torn         Problem = "torn"    // it stops early: its recorder was killed, or still writes
+	Corrupt      Problem = "corrupt" // these are not the bytes that were written
 )
 
-// TraceError is the error for what cannot be read. All that was read before it is good.
-type TraceError struct {
-	Problem  TraceProblem
+// Error is the error for what cannot be read. All that was read before it is good.
+type Error struct {
+	Problem  Problem
 	Offset   int64 // in the trace, of the block that is not good
 	Accesses int64 // that were read before it
 	Detail   string
 }
 
 // Error implements error.
-func (e *TraceError) Error() string {
+func (e *Error) Error() string {
 	return fmt.Sprintf("trace is %s at byte %d: %s", e.problem(), e.Offset, e.Detail)
 }
 
-func (e *TraceError) problem() string {
+func (e *Error) problem() string {
 	switch e.Problem {
-	case TraceNone:
+	case NotOne:
 		return "not one"
-	case TraceVersion:
+	case OtherVersion:
 		return "of another version"
 	}
 	return string(e.Problem)
 }
 
-// traceState is what records are coded against. Writer and reader keep it alike.
-type traceState struct {
-	datasets []TraceDataset
-	sessions []TraceSession
-	last     []traceLast // of each session
-	micros   int64       // of the last read, since the start
+// state is what records are coded against. Writer and reader keep it alike.
+type state struct {
+	datasets []Dataset
+	sessions []Session
+	last     []lastRead // of each session
+	micros   int64      // of the last read or mark, since the start
+	lost     Lost
 	reads    int64
 	accesses int64
 }
 
-// traceLast is what the last read and access of a session were.
-type traceLast struct{ epoch, next, sample, chunk, bytes int64 }
+// lastRead is what the last read and access of a session were.
+type lastRead struct{ epoch, next, sample, chunk, bytes int64 }
 
 // likely is the chunk of an access if samples lie in chunks evenly.
-func (s *traceState) likely(session int, a *TraceAccess) int64 {
+func (s *state) likely(session int, a *Access) int64 {
 	d := &s.datasets[s.sessions[session].Dataset]
 	last := &s.last[session]
 	if a.Further {
@@ -217,43 +243,43 @@ func (s *traceState) likely(session int, a *TraceAccess) int64 {
 
 // expected is the position at which a read of the session's epoch begins if none was
 // left out.
-func (s *traceState) expected(session int, epoch int64) int64 {
+func (s *state) expected(session int, epoch int64) int64 {
 	if last := &s.last[session]; last.epoch == epoch {
 		return last.next
 	}
 	return 0
 }
 
-func (s *traceState) addSession(session TraceSession) {
+func (s *state) addSession(session Session) {
 	s.sessions = append(s.sessions, session)
-	s.last = append(s.last, traceLast{})
+	s.last = append(s.last, lastRead{})
 }
 
-func (d *TraceDataset) check() error {
+func (d *Dataset) check() error {
 	for _, text := range []string{d.Name, d.IndexID} {
-		if len(text) > MaxTraceText {
-			return fmt.Errorf("a text of a dataset has %d bytes, at most %d", len(text), MaxTraceText)
+		if len(text) > MaxText {
+			return fmt.Errorf("a text of a dataset has %d bytes, at most %d", len(text), MaxText)
 		}
 	}
 	for _, number := range []int64{d.Samples, d.Chunks, d.Bytes} {
-		if number < 0 || number > MaxTraceNumber {
+		if number < 0 || number > MaxNumber {
 			return fmt.Errorf("dataset %q has %d samples, %d chunks and %d bytes: each must be in 0 .. 2^56", d.Name, d.Samples, d.Chunks, d.Bytes)
 		}
 	}
 	return nil
 }
 
-func (s *TraceSession) check(datasets int) error {
+func (s *Session) check(datasets int) error {
 	for _, text := range []string{s.Job, s.Order} {
-		if len(text) > MaxTraceText {
-			return fmt.Errorf("a text of a session has %d bytes, at most %d", len(text), MaxTraceText)
+		if len(text) > MaxText {
+			return fmt.Errorf("a text of a session has %d bytes, at most %d", len(text), MaxText)
 		}
 	}
 	if s.Dataset < 0 || s.Dataset >= datasets {
 		return fmt.Errorf("a session of job %q reads dataset %d, and there are %d", s.Job, s.Dataset, datasets)
 	}
 	for _, number := range []int64{s.BatchSize, s.Rank, s.WorldSize} {
-		if number < 0 || number > MaxTraceNumber {
+		if number < 0 || number > MaxNumber {
 			return fmt.Errorf("a session of job %q has batch size %d, rank %d of %d: each must be in 0 .. 2^56", s.Job, s.BatchSize, s.Rank, s.WorldSize)
 		}
 	}
@@ -261,23 +287,23 @@ func (s *TraceSession) check(datasets int) error {
 }
 
 // check says what of an access no trace may hold. Where the size of the dataset is not
-// known, MaxTraceNumber bounds it.
-func (a *TraceAccess) check(d *TraceDataset) error {
+// known, MaxNumber bounds it.
+func (a *Access) check(d *Dataset) error {
 	samples, chunks := d.Samples, d.Chunks
 	if samples == 0 {
-		samples = MaxTraceNumber
+		samples = MaxNumber
 	}
 	if chunks == 0 {
-		chunks = MaxTraceNumber
+		chunks = MaxNumber
 	}
 	switch {
 	case a.Sample < 0 || a.Sample >= samples:
 		return fmt.Errorf("sample %d is not in 0 .. %d", a.Sample, samples-1)
 	case a.Chunk < 0 || a.Chunk >= chunks:
 		return fmt.Errorf("chunk %d is not in 0 .. %d", a.Chunk, chunks-1)
-	case a.Offset < 0 || a.Offset > MaxTraceNumber:
+	case a.Offset < 0 || a.Offset > MaxNumber:
 		return fmt.Errorf("offset %d in chunk %d is not in 0 .. 2^56", a.Offset, a.Chunk)
-	case a.Bytes < 0 || a.Bytes > MaxTraceBytes:
+	case a.Bytes < 0 || a.Bytes > MaxBytes:
 		return fmt.Errorf("%d bytes of chunk %d: must be in 0 .. 2^32-1", a.Bytes, a.Chunk)
 	case a.Source >= prefetch.Sources:
 		return fmt.Errorf("source %d is not known", a.Source)

@@ -1,0 +1,159 @@
+package prefetch
+
+import (
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+)
+
+// newWindows plans streams of samples that are a chunk each, in a memory of so many of them.
+func newWindows(t testing.TB, chunks int64, streams int, batch int64) *fakeDriver {
+	t.Helper()
+	d, _ := newStreams(t, Options{WindowBytes: chunks * 1000, MinDepth: 64}, make([]float64, streams), func(i int, s *Stream) {
+		s.Batch, s.Epoch = batch, int64(i) // so that they share no chunk
+	})
+	return d
+}
+
+func TestMemoryThatIsScarceIsDividedEvenly(t *testing.T) {
+	d := newWindows(t, 12, 4, 1)
+	d.latency = exponential(10*time.Millisecond, 1)
+	d.pump()
+	for range 3000 {
+		d.until(d.now + Time(10*time.Millisecond))
+		held := int64(0)
+		for _, s := range d.p.streams {
+			held += s.held
+		}
+		if held > 12_000 {
+			t.Fatalf("all streams together hold %d bytes", held)
+		}
+		takeAll(d)
+		d.pump()
+	}
+	for _, s := range d.p.streams {
+		if share := float64(s.metrics.Samples) / float64(d.p.Totals().Samples); share < 0.24 || share > 0.26 {
+			t.Errorf("stream %d had %.3f of the samples", s.id, share)
+		}
+	}
+}
+
+func TestOneThatLacksAFetchAheadComesBeforeOthersSecond(t *testing.T) {
+	d := newWindows(t, 10, 4, 1)
+	d.pump()
+	for _, s := range d.p.streams {
+		if s.held < 2000 {
+			t.Errorf("a stream has %d bytes where all together may have 10,000", s.held)
+		}
+	}
+}
+
+func TestWhatAResidentStreamDoesNotUseOthersHave(t *testing.T) {
+	d := newWindows(t, 64, 4, 4)
+	for _, s := range d.p.streams[1:] {
+		s.missing, s.MinDepth = 0, 0
+		s.depth = NewDepth(DepthOptions{Batch: 4})
+		d.p.Consumed(d.now, s.id, s.Epoch, 4, 0)
+	}
+	d.pump()
+	if first := d.p.streams[0]; first.held != 52_000 { // all but a batch for each of the others, which fetch nothing ahead
+		t.Errorf("the first stream has %d bytes of 64,000", first.held)
+	}
+	second := d.p.streams[1]
+	d.p.Missed(d.now, second.id, 1, 1, 10*time.Millisecond)
+	for range 30 {
+		d.until(d.now + Time(20*time.Millisecond))
+		takeAll(d)
+		d.pump()
+	}
+	if second.held < 4000 || second.metrics.ExcessBytes > 0 {
+		t.Errorf("a stream that misses holds %d bytes, %d too many at times", second.held, second.metrics.ExcessBytes)
+	}
+}
+
+func TestABatchLargerThanItsPartGoesAheadAndIsCounted(t *testing.T) {
+	d := newWindows(t, 8, 4, 4)
+	d.pump()
+	excess := int64(0)
+	for _, s := range d.p.streams {
+		if s.held != 4000 {
+			t.Errorf("a stream has %d bytes of its batch of 4000", s.held)
+		}
+		excess += s.metrics.ExcessBytes
+	}
+	if excess < 8000 || d.p.Totals().ExcessBytes != excess {
+		t.Errorf("%d bytes are counted that exceed the memory, want 8000 or more", excess)
+	}
+}
+
+// TestWindowsKeepToTheirMemory has streams of random orders come, take, seek and go.
+func TestWindowsKeepToTheirMemory(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		window := rapid.Int64Range(1000, 100_000).Draw(rt, "memory")
+		p := New(Options{WindowBytes: window, MinDepth: rapid.Int64Range(0, 64).Draw(rt, "depth")})
+		d := &fakeDriver{t: t, p: p, latency: exponential(10*time.Millisecond, rapid.Uint64().Draw(rt, "seed"))}
+		layout := &fakeLayout{samples: 3000, perChunk: rapid.Int64Range(1, 20).Draw(rt, "per chunk"), size: 100}
+		dataset, err := p.AddDataset(0, Dataset{Layout: layout})
+		if err != nil {
+			rt.Fatal(err)
+		}
+		excess := int64(0)
+		d.seen = func(f *Fetch) {
+			held, allowed := int64(0), p.Totals().ExcessBytes
+			for _, s := range p.streams {
+				held += s.held
+			}
+			if held > window && allowed == excess {
+				rt.Fatalf("windows hold %d bytes of %d behind a fetch of %d that is not counted", held, window, f.Bytes)
+			}
+			excess = allowed
+		}
+		for range rapid.IntRange(1, 80).Draw(rt, "steps") {
+			switch rapid.IntRange(0, 9).Draw(rt, "what") {
+			case 0:
+				_, err = p.AddStream(d.now, Stream{Job: p.AddJob(d.now, 1), Dataset: dataset, Source: Origin, Batch: rapid.Int64Range(1, 8).Draw(rt, "batch"),
+					Order: fakeOrder{3000, rapid.SampledFrom([]int64{1, 7, 11}).Draw(rt, "order")}, Rank: rapid.SampledFrom([]uint8{0, 0, 1}).Draw(rt, "rank")})
+			case 1:
+				if n := len(p.streams); n > 0 {
+					err = p.EndStream(d.now, p.streams[rapid.IntRange(0, n-1).Draw(rt, "stream")].id)
+				}
+			case 2:
+				if n := len(p.streams); n > 0 {
+					err = p.Seek(d.now, p.streams[rapid.IntRange(0, n-1).Draw(rt, "stream")].id, 0, rapid.Int64Range(0, 2999).Draw(rt, "place"))
+				}
+			case 3, 4, 5:
+				takeAll(d)
+			default:
+				d.until(d.now + Time(rapid.Int64Range(1, 20e6).Draw(rt, "step")))
+			}
+			if err != nil {
+				rt.Fatal(err)
+			}
+			d.pump()
+			checkMemory(rt, p)
+		}
+	})
+}
+
+// checkMemory adds up what the planner keeps sums of.
+func checkMemory(rt *rapid.T, p *Planner) {
+	held, usual, pledged, promised := int64(0), int64(0), int64(0), int64(0)
+	for _, s := range p.streams {
+		held += s.held
+		usual += s.usual
+		pledged += max(s.held, s.promised)
+		promised += s.promised
+		if s.held < 0 || s.promised < 0 || s.promised > p.part() {
+			rt.Fatalf("stream %d holds %d bytes, is promised %d, and has a part of %d", s.id, s.held, s.promised, p.part())
+		}
+	}
+	if held != p.held || usual != p.usual || pledged != p.pledged || promised != p.promised {
+		rt.Fatalf("%d bytes are held, %d usually, %d pledged and %d promised, by sums %d, %d, %d and %d", held, usual, pledged, promised, p.held, p.usual, p.pledged, p.promised)
+	}
+	for _, h := range p.whole {
+		if owner := p.stream(h.owner); h.owner != 0 && (owner == nil || h.until(h.owner) < 0) {
+			rt.Fatalf("chunk %d counts for stream %d, which does not use it", h.chunk.Number, h.owner)
+		}
+	}
+}

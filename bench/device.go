@@ -72,6 +72,15 @@ type devicePattern struct {
 	shuffled bool
 }
 
+// order is which block each turn reads, of so many.
+func (p devicePattern) order(blocks int64, seed uint64) func(turn int64) int64 {
+	if !p.shuffled {
+		return func(turn int64) int64 { return turn % blocks }
+	}
+	shuffled := permutation(int(blocks), seed)
+	return func(turn int64) int64 { return int64(shuffled[turn%blocks]) }
+}
+
 // deviceWrites is the pattern of the loop that writes and makes durable.
 const deviceWrites = "write and fdatasync"
 
@@ -172,9 +181,9 @@ func blockStamp(block int64) uint64 { return mix(deviceSalt + uint64(block)) }
 
 // write fills the file, piece by piece, each durable before the next.
 func (d *device) write(ctx context.Context) (DeviceRow, error) {
-	piece, err := unix.Mmap(-1, 0, int(d.o.SyncBytes), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
+	piece, free, err := mapped(d.o.SyncBytes)
 	if err != nil {
-		return DeviceRow{}, fmt.Errorf("allocate a piece: %w", err)
+		return DeviceRow{}, err
 	}
 	fillWords(piece, deviceSalt, 1<<40) // what a disk could compress would be no measure
 	loop := turns{flights: 1, count: d.size / d.o.SyncBytes}
@@ -192,21 +201,17 @@ func (d *device) write(ctx context.Context) (DeviceRow, error) {
 	if err != nil {
 		err = fmt.Errorf("write %q: %w", d.path, err)
 	}
-	return deviceRow(deviceWrites, d.o.SyncBytes, 1, done), errors.Join(err, unix.Munmap(piece))
+	return deviceRow(deviceWrites, d.o.SyncBytes, 1, done), errors.Join(err, free())
 }
 
 // read reads blocks until the section is over, or each once where the page cache would
 // have them the second time.
 func (d *device) read(ctx context.Context, p devicePattern, seed uint64) (DeviceRow, error) {
 	blocks := d.size / p.block
-	order := func(turn int64) int64 { return turn % blocks }
-	if p.shuffled {
-		shuffled := permutation(int(blocks), seed)
-		order = func(turn int64) int64 { return int64(shuffled[turn%blocks]) }
-	}
-	buffers, err := unix.Mmap(-1, 0, d.o.Depth*int(p.block), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
+	order := p.order(blocks, seed)
+	buffers, free, err := mapped(int64(d.o.Depth) * p.block)
 	if err != nil {
-		return DeviceRow{}, fmt.Errorf("allocate buffers: %w", err)
+		return DeviceRow{}, err
 	}
 	loop := turns{flights: d.o.Depth, within: d.o.Section}
 	if d.refused != "" {
@@ -222,7 +227,7 @@ func (d *device) read(ctx context.Context, p devicePattern, seed uint64) (Device
 	if err == nil && d.refused == "" {
 		err = d.checkDirect()
 	}
-	return deviceRow(p.name, p.block, d.o.Depth, done), errors.Join(err, unix.Munmap(buffers))
+	return deviceRow(p.name, p.block, d.o.Depth, done), errors.Join(err, free())
 }
 
 // readBlock reads one block and looks whether it is the right one.
@@ -230,6 +235,11 @@ func (d *device) readBlock(p []byte, at int64) error {
 	if _, err := d.file.ReadAt(p, at); err != nil {
 		return err
 	}
+	return d.check(p, at)
+}
+
+// check looks whether a block has the right bytes.
+func (d *device) check(p []byte, at int64) error {
 	if got, want := binary.LittleEndian.Uint64(p), blockStamp(at/deviceBlock); got != want {
 		return fmt.Errorf("%q has %#x at %d, and %#x was written", d.path, got, at, want)
 	}

@@ -14,7 +14,7 @@ func TestEveryFigureIsExplainedOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	seen := map[string]bool{}
-	for _, f := range slices.Concat(PrefetchFigures(), CompareFigures()) {
+	for _, f := range slices.Concat(PrefetchFigures(), CompareFigures(), FlashFigures()) {
 		if seen[f.Name] || f.Unit == "" || f.What == "" {
 			t.Errorf("%+v", f)
 		}

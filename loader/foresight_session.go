@@ -26,20 +26,21 @@ type sessionAhead struct {
 	// only a read that had to wait is news.
 	asleep atomic.Bool
 
-	news  sessionNews   // guarded by owner.mu
-	shown api.Foresight // guarded by owner.mu
+	news  sessionNews // guarded by owner.mu
+	shown *shownForesight
 
 	// The driver's.
 	planner *prefetch.Planner
 	order   shiftingOrder
-	at      place           // that was taken last, as the planner has it: a place of the rank
-	brought int64           // bytes, into the page cache
-	found   int64           // bytes that were there already
-	quiet   int64           // batches since a read had to wait, or a fetch brought something
-	skipped bool            // the planner was not told of all that was read
-	spare   []time.Duration // for news to come
-	begun   int64           // fetches, at the last turn
-	anew    int64           // samples taken since the window last began anew
+	at      place            // that was taken last, as the planner has it: a place of the rank
+	found   int64            // bytes of fetches that were there already
+	gone    int64            // samples that were on time and yet had to be read from the disk, at least
+	last    prefetch.Metrics // at the end
+	quiet   int64            // batches since a read had to wait, or a fetch brought something
+	skipped bool             // the planner was not told of all that was read
+	spare   []time.Duration  // for news to come
+	begun   int64            // fetches, at the last turn
+	anew    int64            // samples taken since the window last began anew
 }
 
 // quietBatches is after how many batches of which nothing had to be read from the disk
@@ -76,12 +77,14 @@ func (s *session) newAhead() *sessionAhead {
 	}
 	a := &sessionAhead{
 		owner: f, epochs: s.epochs, job: s.request.JobID, clock: s.clock, batch: int64(s.share.BatchSize), samples: s.source.view.Len(),
+		shown:    &shownForesight{owner: f},
 		foreseen: foreseen{name: "session " + s.id, view: s.source.view, store: s.source.store},
 	}
 	if a.job == "" {
 		a.job = "\x00" + s.id // of its own
 	}
 	a.foreseen.reader = a
+	a.shown.is.Change(&api.Foresight{}, &api.Foresight{}) // nothing, of which the shares are known
 	return a
 }
 
@@ -227,6 +230,7 @@ func (a *sessionAhead) read(n *sessionNews) error {
 	p.Missed(n.at, id, n.samples, n.missing, n.took...)
 	p.Consumed(n.at, id, a.at.epoch, a.at.consumed, n.waited)
 	after, _ := p.Metrics(id)
+	a.gone += n.gone(&before, &after)
 	a.anew += n.samples
 	if a.anew > before.Depth && n.lost(&before, &after) {
 		a.anew = 0
@@ -240,6 +244,16 @@ func (a *sessionAhead) read(n *sessionNews) error {
 func (n *sessionNews) lost(before, after *prefetch.Metrics) bool {
 	there := after.OnTime - before.OnTime
 	return n.batches == 1 && before.Depth > 0 && 2*(there+n.missing-n.samples) > n.samples
+}
+
+// gone is how many samples at least were read from the disk though they had been brought
+// in time: those that waited for it beyond the late ones and those that no window had come to.
+func (n *sessionNews) gone(before, after *prefetch.Metrics) int64 {
+	if before.Depth == 0 {
+		return 0 // nothing was brought, so nothing is gone
+	}
+	expected := after.Late - before.Late + after.Uncovered - before.Uncovered
+	return min(max(0, n.missing-expected), after.OnTime-before.OnTime)
 }
 
 // isQuiet reports whether all that is read is in the page cache. A planner that found so
@@ -273,8 +287,11 @@ func (a *sessionAhead) done(_ *prefetch.Fetch, r *prefetch.Result) {
 	case r.Err != nil: // whoever reads it says what is wrong
 	case r.Source == prefetch.Resident:
 		a.found += r.Bytes
+	case a.foreseen.over: // nobody is there any more to use it
+		a.last.FetchedBytes += r.Bytes
+		a.last.UnusedBytes += r.Bytes
+		a.show(&a.last)
 	default:
-		a.brought += r.Bytes
 		a.quiet = 0
 		a.asleep.Store(false)
 	}
@@ -288,6 +305,7 @@ func (a *sessionAhead) end(now prefetch.Time) error {
 	err := p.EndStream(now, a.foreseen.stream)
 	last.UnusedBytes += p.Totals().UnusedBytes - before
 	last.Depth = 0
-	a.show(&last)
+	a.last = last
+	a.show(&a.last)
 	return errors.Join(err, d.leaveJob(a.job, now), d.leaveLayout(a.foreseen.view, now))
 }

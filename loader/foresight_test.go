@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"math"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -46,10 +47,10 @@ func TestFilesAreInThePageCacheBeforeTheyAreRead(t *testing.T) {
 		t.Errorf("%d reads had to wait", waits)
 	}
 	eventually(t, "all that was brought is counted", func() bool {
-		n := *s.ahead.describe()
+		n := *s.ahead.shownOf().describe()
 		return n.BroughtBytes > 100*5000 && n.Samples > 100 && n.OnTime > 80
 	})
-	if n := *s.ahead.describe(); n.Failed != 0 {
+	if n := *s.ahead.shownOf().describe(); n.Failed != 0 {
 		t.Errorf("counted %+v", n)
 	}
 }
@@ -64,12 +65,12 @@ func TestWhereAllIsInThePageCacheForesightSleeps(t *testing.T) {
 		batches += 10
 		return s.ahead.asleep.Load()
 	})
-	before := *s.ahead.describe()
+	before := *s.ahead.shownOf().describe()
 	c.disk.mu.Lock()
 	asked := c.disk.mu.asked
 	c.disk.mu.Unlock()
 	drain(t, client, 110)
-	if after := *s.ahead.describe(); after != before {
+	if after := *s.ahead.shownOf().describe(); after != before {
 		t.Errorf("%+v became %+v while it slept", before, after)
 	}
 	c.disk.mu.Lock()
@@ -404,11 +405,11 @@ func TestDrawnOrdersAreForeseenAcrossEpochs(t *testing.T) {
 		request.Order, request.WorldSize, request.Rank = kind, 2, 1
 		client := c.openSession(request)
 		for epoch := range 6 {
-			before := c.session().ahead.describe().BroughtBytes
+			before := c.session().ahead.shownOf().describe().BroughtBytes
 			eventually(t, "files are brought in this epoch", func() bool {
 				c.disk.drop()
 				drain(t, client, 1)
-				return c.session().ahead.describe().BroughtBytes > before
+				return c.session().ahead.shownOf().describe().BroughtBytes > before
 			})
 			for client.next().Epoch == uint64(epoch) { //nolint:revive // to the epoch's end
 			}
@@ -479,11 +480,11 @@ func TestAReaderThatFailsIsLoggedAndHarmsNobody(t *testing.T) {
 		c.foresight.leave(&b.foreseen)
 	}
 	left.Wait()
-	served := c.session().ahead.describe().BroughtBytes
+	served := c.session().ahead.shownOf().describe().BroughtBytes
 	eventually(t, "others are served", func() bool {
 		c.disk.drop()
 		drain(t, client, 1)
-		return c.session().ahead.describe().BroughtBytes > served
+		return c.session().ahead.shownOf().describe().BroughtBytes > served
 	})
 	for _, text := range []string{"unexpected EOF", "the order gave 0", "closed pipe"} {
 		if n := strings.Count(log.String(), text); n != 1 {
@@ -570,5 +571,79 @@ func chillFile(t testing.TB, name string) {
 	}
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+// halfCached is files of which every other one is in the page cache.
+func halfCached(t *testing.T) *coldFiles {
+	c := newColdFiles(t, 200, 5000, func(o *Options) { o.Prefetch.WindowBytes = 40 * 5000 })
+	for i := 0; i < len(c.names); i += 2 {
+		var stat unix.Stat_t
+		if err := unix.Stat(c.names[i], &stat); err != nil {
+			t.Fatal(err)
+		}
+		c.disk.look(stat.Ino, 0, 5000, true)
+	}
+	return c
+}
+
+// TestWhatIsWastedWasBrought has sessions end in the midst of files of which half need not be
+// brought: those are no waste, and what was brought is used or wasted once the window is gone.
+func TestWhatIsWastedWasBrought(t *testing.T) {
+	c := halfCached(t)
+	client := c.openAhead(openRequest("files"))
+	eventually(t, "something is brought, used and found", func() bool {
+		drain(t, client, 1)
+		f := c.Stalls()[0].Foresight
+		return f.BroughtBytes > 0 && f.UsedBytes > 0 && f.FoundBytes > 0
+	})
+	_ = client.Close()
+	eventually(t, "its window is gone, and each byte that was brought is used or wasted", func() bool {
+		f, ended := c.Stats().Foresight, c.Stalls()
+		return f.WindowSamples == 0 && len(ended) == 1 && f.UsedBytes+f.WastedBytes == f.BroughtBytes && *ended[0].Foresight == f
+	})
+	if f := c.Stats().Foresight; f.Waste > 1 || f.Accuracy > 1 || math.Abs(f.Accuracy+f.Waste-1) > 1e-9 {
+		t.Errorf("accuracy and waste are all of what was brought: %+v", f)
+	}
+}
+
+func TestSessionsOfAJobAreToldOfTogether(t *testing.T) {
+	c := newColdFiles(t, 200, 5000, nil)
+	request := openRequest("files")
+	request.JobID = "nightly"
+	for range 2 {
+		client := c.openSession(request)
+		drain(t, client, 5)
+	}
+	drain(t, c.openSession(openRequest("files")), 1) // of no job
+	eventually(t, "the job is the sum of its sessions", func() bool {
+		var sum api.Foresight
+		stalls := c.Stalls()
+		for _, s := range stalls {
+			if s.JobID == "nightly" {
+				sum.Change(&api.Foresight{}, s.Foresight)
+			}
+		}
+		jobs, measured := api.JobsOf(stalls), c.Stats().Jobs
+		return sum.Samples > 0 && len(jobs) == 1 && jobs[0] == api.JobForesight{JobID: "nightly", Sessions: 2, Foresight: sum} && slices.Equal(measured, jobs)
+	})
+}
+
+func TestWhatWasBroughtInTimeAndReadFromTheDiskIsGone(t *testing.T) {
+	for name, test := range map[string]struct {
+		missing       int64
+		before, after prefetch.Metrics
+		want          int64
+	}{
+		"all there":            {0, prefetch.Metrics{Depth: 8}, prefetch.Metrics{OnTime: 4}, 0},
+		"two of them":          {2, prefetch.Metrics{Depth: 8}, prefetch.Metrics{OnTime: 4}, 2},
+		"those that were late": {2, prefetch.Metrics{Depth: 8}, prefetch.Metrics{OnTime: 2, Late: 1, Uncovered: 1}, 0},
+		"no more than on time": {9, prefetch.Metrics{Depth: 8, OnTime: 3}, prefetch.Metrics{OnTime: 4}, 1},
+		"nothing was brought":  {4, prefetch.Metrics{}, prefetch.Metrics{OnTime: 4}, 0},
+	} {
+		n := sessionNews{missing: test.missing}
+		if got := n.gone(&test.before, &test.after); got != test.want {
+			t.Errorf("%s: %d, want %d", name, got, test.want)
+		}
 	}
 }

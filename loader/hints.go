@@ -22,11 +22,12 @@ const (
 
 // The reasons for which hints end, those of api.HintReasons.
 const (
-	hintDeleted  = "deleted"
-	hintExpired  = "lease"
-	hintOrphaned = "client"
-	hintOutdated = "dataset"
-	hintShutdown = "shutdown"
+	hintDeleted   = "deleted"
+	hintExpired   = "lease"
+	hintOrphaned  = "client"
+	hintOutdated  = "dataset"
+	hintShutdown  = "shutdown"
+	hintUncarried = "failed"
 )
 
 // hintsOfNode is by how much all clients together may exceed what one may have.
@@ -153,21 +154,29 @@ func (h *hints) start(n *hint) {
 // checkLocked holds a hint against the limits, and gives it what is left of the bytes if
 // it asks for no budget.
 func (h *hints) checkLocked(c *hintClient, n *hint) error {
-	left, all := h.options.BytesMax-c.bytes, h.sumLocked()
+	all := h.sumLocked()
 	if err := h.checkCount(c, all); err != nil {
 		return err
 	}
+	left, ofNode := h.options.BytesMax-c.bytes, hintsOfNode*h.options.BytesMax-all.bytes
 	switch {
 	case n.budget > left, left <= 0:
-		return limitFailure("bytes of the hints of one client", h.options.BytesMax, "bytes",
-			fmt.Sprintf("lower budget_bytes to at most the %d that are left, end other hints, or raise prefetch.hints_bytes_max", max(0, left)))
+		return bytesFailure("bytes of the hints of one client", h.options.BytesMax, left)
+	case n.budget > ofNode, ofNode <= 0:
+		return bytesFailure("bytes of the hints of this daemon", hintsOfNode*h.options.BytesMax, ofNode)
 	case n.indices > h.options.IndicesMax-c.indices, n.indices > hintsOfNode*h.options.IndicesMax-all.indices:
 		return limitFailure("indices of hints", h.options.IndicesMax, "indices", "announce fewer at a time, or raise prefetch.indices_max")
 	}
 	if n.budget == 0 {
-		n.budget = min(left, n.size.most())
+		n.budget = min(left, ofNode, n.size.most())
 	}
 	return nil
+}
+
+// bytesFailure refuses a hint because of what others were promised.
+func bytesFailure(what string, limit, left int64) error {
+	return limitFailure(what, limit, "bytes",
+		fmt.Sprintf("lower budget_bytes to at most the %d that are left, end other hints, or raise prefetch.hints_bytes_max", max(0, left)))
 }
 
 // checkCount refuses one hint more of a client beside all.
@@ -197,6 +206,7 @@ func (h *hints) room(owner string) error {
 func (h *hints) sumLocked() (sum hintClient) {
 	for _, c := range h.mu.clients {
 		sum.hints += c.hints
+		sum.bytes += c.bytes
 		sum.indices += c.indices
 	}
 	return sum
@@ -220,7 +230,10 @@ func (h *hints) renew(id string, lease time.Duration) (*hint, error) {
 	if n == nil {
 		return nil, noHint(id)
 	}
-	if n.timer != nil {
+	if n.lease == 0 {
+		return nil, unusable("hint "+n.id, "its lease is its client's connection, and cannot be renewed", "keep the connection open; or announce it over HTTP, with a lease of its own")
+	}
+	if n.timer != nil { // else it is about to start
 		n.expires = time.Now().Add(lease)
 		n.timer.Reset(lease)
 	}
@@ -349,7 +362,7 @@ func (h *hints) describe(n *hint) api.Hint {
 	d := api.Hint{
 		ID: n.id, Dataset: n.dataset.info.Name, Kind: n.kind, JobID: n.job, Client: n.client, CreatedAt: n.created, State: p.state, Problem: p.problem,
 		Samples: n.stream.order.length, Bytes: n.size.bytes, ResidentBytes: n.size.resident, Estimated: n.size.estimated,
-		BudgetBytes: n.budget, FetchedBytes: p.fetched, ReadySamples: p.ready, ReadShare: n.watched.share(p.ready),
+		BudgetBytes: n.budget, FetchedBytes: p.fetched, FailedFetches: p.failed, ReadySamples: p.ready - p.lost, ReadShare: n.watched.share(p.ready),
 	}
 	if d.Bytes > 0 {
 		d.ResidentShare = float64(d.ResidentBytes) / float64(d.Bytes)
@@ -387,6 +400,10 @@ func (n *hint) readyAt(now time.Time, p hintProgress, need int64, rate float64) 
 		return at, "it failed"
 	case p.state == api.HintSpent || need > n.budget-p.fetched && !n.size.estimated:
 		return at, "its budget does not cover it"
+	case p.failed > 0:
+		return at, "not all of it could be fetched"
+	case need == 0: // the clock is for what must be fetched
+		return now, ""
 	case n.stream.rate > 0: // by then, unless the fetches fall behind
 		paced := p.begun.Add(seconds(float64(places) / n.stream.rate))
 		if p.ready == 0 || !now.After(paced) {
@@ -395,8 +412,6 @@ func (n *hint) readyAt(now time.Time, p hintProgress, need int64, rate float64) 
 		return now.Add(seconds(now.Sub(p.begun).Seconds() * float64(left) / float64(p.ready))), ""
 	case p.ready > 0 && now.After(p.begun):
 		return now.Add(seconds(now.Sub(p.begun).Seconds() * float64(left) / float64(p.ready))), ""
-	case need == 0:
-		return now, ""
 	case rate > 0:
 		return now.Add(seconds(float64(need) / rate)), ""
 	}

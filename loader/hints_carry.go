@@ -14,7 +14,7 @@ func (a hintsAhead) carry(s *hintStream, done func()) error {
 	if !a.able(s.store) {
 		return &backend.Error{Kind: backend.Invalid, Op: "announce", Object: "dataset", Err: backend.ErrCannotWarm, Remedy: "read it without a hint"}
 	}
-	x := &foreseen{reader: s, name: "a hint", view: s.view, store: s.store}
+	x := &foreseen{reader: s, name: "a hint", view: s.view, store: budgeted{s.store, &s.purse}}
 	s.mu.Lock()
 	s.mu.carried = x
 	s.mu.Unlock()

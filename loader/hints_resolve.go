@@ -24,6 +24,10 @@ import (
 // slow moment does not break it.
 const hintLead = 0.8
 
+// hintDrawn is how many random numbers are drawn for the tables of a hint at most, which
+// takes some seconds.
+const hintDrawn = 1 << 28
+
 // indicesOfFile is how many indices take the memory of one range of a file.
 const indicesOfFile = 6
 
@@ -65,11 +69,10 @@ func (n *Node) addHint(ctx context.Context, request api.HintRequest, from hintFr
 		held.unwatch()
 		return none, err
 	}
-	h.stream.budget = h.budget
-	h.stream.mu.progress = hintProgress{state: api.HintActive, begun: h.created}
+	h.stream.budget, h.stream.probed = h.budget, h.budget < h.size.most()
 	if err := n.hints.carrier.carry(h.stream, held.unwatch); err != nil {
 		held.unwatch()
-		_, _ = n.hints.end(h.id, hintShutdown) // that it is over already is all right
+		_, _ = n.hints.end(h.id, hintUncarried) // that it is over already is all right
 		return none, err
 	}
 	n.hints.start(h)
@@ -128,6 +131,7 @@ func (n *Node) makeHint(ctx context.Context, held *attached, r *api.HintRequest,
 		job: clip(r.JobID), client: from.client, owner: from.owner, lease: from.lease, created: time.Now(), dataset: held,
 		stream: &hintStream{view: view, store: held.bytes, weight: 1},
 	}
+	h.stream.mu.progress = hintProgress{state: api.HintActive, begun: h.created}
 	switch {
 	case r.Sampler != nil:
 		h.kind = r.Sampler.Kind
@@ -244,6 +248,10 @@ func (n *Node) drawn(ctx context.Context, spec order.Spec, places *shared, o *hi
 	if o.length > n.hints.options.IndicesMax {
 		return nil, 0, limitFailure("indices of hints", n.hints.options.IndicesMax, "indices",
 			"announce a window of the order at a time, or raise prefetch.indices_max: orders of torch and numpy are written down")
+	}
+	if tables := (o.from+o.length-1)/places.length - o.from/places.length + 1; tables > max(1, hintDrawn/(spec.Samples+1000)) {
+		return nil, 0, limitFailure("random numbers drawn for a hint", hintDrawn, "numbers",
+			fmt.Sprintf("name fewer epochs: each of these %d is drawn as a whole, for all ranks", tables))
 	}
 	indices := make([]int64, 0, o.length)
 	for from := o.from; from < o.from+o.length; {

@@ -49,8 +49,9 @@ type virtualDriver struct {
 }
 
 type flight struct {
-	fetch prefetch.Fetch
-	ends  prefetch.Time
+	fetch   prefetch.Fetch
+	ends    prefetch.Time
+	refused bool
 }
 
 func newVirtualDriver(t *rapid.T, s *hintStream) *virtualDriver {
@@ -104,11 +105,13 @@ func (d *virtualDriver) issue() {
 			d.planner.Done(d.now, f.ID, prefetch.Result{Err: errNotAdmitted})
 			continue
 		}
-		took := d.took
+		took, refused := d.took, false
 		if d.resident(f.Chunk.Number) {
 			took = 0
+		} else if refused = !d.stream.pay(f.Bytes); refused { // as budgeted does
+			took = 0
 		}
-		d.flights = append(d.flights, flight{f, d.now + prefetch.Time(took)})
+		d.flights = append(d.flights, flight{f, d.now + prefetch.Time(took), refused})
 	}
 	slices.SortStableFunc(d.flights, func(a, b flight) int { return cmp.Compare(a.ends, b.ends) })
 }
@@ -116,12 +119,15 @@ func (d *virtualDriver) issue() {
 // land ends what is due.
 func (d *virtualDriver) land() {
 	for len(d.flights) > 0 && d.flights[0].ends <= d.now {
-		f := d.flights[0].fetch
+		f, refused := d.flights[0].fetch, d.flights[0].refused
 		d.flights = d.flights[1:]
 		r := prefetch.Result{Source: prefetch.Origin, Took: d.took, Bytes: f.Bytes, Err: d.failing(f.Chunk.Number)}
 		switch {
+		case refused:
+			r.Err, r.Bytes = errOverBudget, 0
 		case r.Err != nil:
 			r.Bytes = 0
+			d.stream.giveBack(f.Bytes)
 		case d.resident(f.Chunk.Number):
 			r.Source, r.Took = prefetch.Resident, 0
 		default:
@@ -135,7 +141,7 @@ func (d *virtualDriver) land() {
 }
 
 func evenHint(samples, bytes, budget int64, rate float64) *hintStream {
-	return &hintStream{order: &hintOrder{places: numbered(samples), length: samples}, layout: evenLayout{samples, bytes}, rate: rate, weight: 1, budget: budget}
+	return &hintStream{order: &hintOrder{places: numbered(samples), length: samples}, layout: evenLayout{samples, bytes}, rate: rate, weight: 1, purse: purse{budget: budget}}
 }
 
 const anHour = prefetch.Time(time.Hour)
@@ -158,14 +164,20 @@ func TestAHintFetchesWhatIsNotResidentAndNoMoreThanItsBudget(t *testing.T) {
 			}
 		}
 		p := d.stream.progress()
-		if d.moved != p.fetched || d.moved > budget {
-			t.Fatalf("%d bytes were fetched, %d are said, with a budget of %d", d.moved, p.fetched, budget)
+		if d.moved != p.fetched || d.moved > budget || d.stream.paid.bytes != d.moved {
+			t.Fatalf("%d bytes were fetched, %d are said and %d paid for, with a budget of %d", d.moved, p.fetched, d.stream.paid.bytes, budget)
+		}
+		first := int64(0) // that the budget does not cover
+		for left := budget; first < samples && (d.resident(first) || left >= bytes); first++ {
+			if !d.resident(first) {
+				left -= bytes
+			}
 		}
 		switch {
 		case p.state == api.HintComplete && (d.moved != missing || p.ready != samples):
 			t.Fatalf("complete at %d of %d with %d of %d bytes", p.ready, samples, d.moved, missing)
-		case p.state == api.HintSpent && budget >= samples*bytes:
-			t.Fatalf("spent with a budget of %d for %d bytes", budget, samples*bytes)
+		case p.state == api.HintSpent && (budget >= missing || p.ready != first):
+			t.Fatalf("spent at %d, not at %d, with a budget of %d for %d bytes", p.ready, first, budget, missing)
 		case p.state != api.HintComplete && p.state != api.HintSpent:
 			t.Fatalf("state %q after an hour: %d of %d", p.state, p.ready, samples)
 		}
@@ -201,6 +213,76 @@ func TestAHintIsFetchedInTimeForItsRateAndNotLongBefore(t *testing.T) {
 	})
 }
 
+func TestWhatIsThereIsReadyAtOnceWhateverTheDeadline(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		rate := rapid.Float64Range(5, 200).Draw(t, "rate")
+		there := rapid.Int64Range(1, 3000).Draw(t, "there")
+		missing := rapid.Int64Range(0, int64(rate)*60).Draw(t, "missing")
+		samples := there + missing
+		d := newVirtualDriver(t, evenHint(samples, 1000, samples*1000, rate))
+		d.resident = func(sample int64) bool { return sample < there }
+		d.run(prefetch.Time(5 * time.Second))
+		if p := d.stream.progress(); p.ready < there || missing == 0 && p.state != api.HintComplete {
+			t.Fatalf("%d were there: %+v", there, p)
+		}
+		d.run(anHour)
+		if p := d.stream.progress(); p.state != api.HintComplete || p.fetched != missing*1000 {
+			t.Fatalf("%+v", p)
+		}
+		for sample, at := range d.firstAt { // a window of them may come at once
+			use := prefetch.Time(float64(sample) / rate * 1e9)
+			if at > use+prefetch.Time(time.Second) || sample > there+d.stream.mostDepth() && at < use-prefetch.Time(hintDepthTime+3*time.Second) {
+				t.Fatalf("sample %d, used at %v, came at %v", sample, time.Duration(use), time.Duration(at))
+			}
+		}
+	})
+}
+
+// emptyLayout is one of samples without bytes.
+type emptyLayout struct{ evenLayout }
+
+func (emptyLayout) Pieces(samples []int64, pieces []prefetch.Piece, ends []int32) ([]prefetch.Piece, []int32, error) {
+	for range samples {
+		ends = append(ends, int32(len(pieces)))
+	}
+	return pieces, ends, nil
+}
+
+func TestAHintOfEmptySamplesWaitsForNothing(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		h := evenHint(rapid.Int64Range(1, 1000).Draw(t, "samples"), 0, 1, rapid.SampledFrom([]float64{0, 10}).Draw(t, "rate"))
+		h.layout = emptyLayout{evenLayout{1000, 0}}
+		d := newVirtualDriver(t, h)
+		d.run(anHour)
+		if p := h.progress(); p.state != api.HintComplete || d.now > prefetch.Time(hintPatience/4) {
+			t.Fatalf("after %v: %+v", time.Duration(d.now), p)
+		}
+	})
+}
+
+func TestSamplesWhoseFetchesFailAreNotReady(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		const samples = 1000
+		d := newVirtualDriver(t, evenHint(samples, 100, 1<<20, rapid.SampledFrom([]float64{0, 500}).Draw(t, "rate")))
+		every, lost := rapid.Int64Range(1, 50).Draw(t, "every"), int64(0)
+		d.failing = func(sample int64) error {
+			if sample%every == 0 {
+				return errors.New("it is gone")
+			}
+			return nil
+		}
+		for sample := range int64(samples) {
+			if d.failing(sample) != nil {
+				lost++
+			}
+		}
+		d.run(anHour)
+		if p := d.stream.progress(); p.state != api.HintIncomplete || p.lost != lost || p.failed != lost || p.fetched != 100*(samples-lost) {
+			t.Fatalf("%d of %d failed: %+v", lost, int64(samples), p)
+		}
+	})
+}
+
 func TestOneBrokenFileDoesNotEndAHint(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		d := newVirtualDriver(t, evenHint(500, 100, 1<<20, 0))
@@ -212,7 +294,7 @@ func TestOneBrokenFileDoesNotEndAHint(t *testing.T) {
 			return nil
 		}
 		d.run(anHour)
-		if p := d.stream.progress(); p.state != api.HintComplete || p.problem != "it is gone" || p.failed != 1 || p.fetched != 49900 {
+		if p := d.stream.progress(); p.state != api.HintIncomplete || p.problem != "it is gone" || p.failed != 1 || p.lost != 1 || p.ready != 500 || p.fetched != 49900 {
 			t.Fatalf("%+v", p)
 		}
 	})

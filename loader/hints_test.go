@@ -71,9 +71,8 @@ func hintedNode(t testing.TB, change func(*Options)) (*testNode, *fakeCarrier) {
 	if change != nil {
 		change(&options)
 	}
-	n := startNode(t, options)
 	carrier := &fakeCarrier{}
-	n.hints.carrier = carrier
+	n := startChanged(t, options, func(n *Node) { n.hints.carrier = carrier })
 	directory, _ := writeFiles(t, hintedFiles, func(i int) int { return 100 + i })
 	n.add("files", directory)
 	return n, carrier
@@ -275,13 +274,124 @@ func TestTheAnswerSaysWhatIsThereAndWhatWillBeFetched(t *testing.T) {
 	if h, err := n.Hint(h.ID); err != nil || h.State != api.HintSpent || h.ReadyAt != nil || h.ReadyUnknown == "" || h.FetchBytes != 0 {
 		t.Errorf("%+v, %v", h, err)
 	}
-	paced := n.mustAnnounce(api.HintRequest{Indices: []int64{0, 1, 2}, DeadlineSeconds: number(100.0)})
-	if at := paced.ReadyAt; at == nil || at.Before(paced.CreatedAt.Add(79*time.Second)) || at.After(paced.CreatedAt.Add(81*time.Second)) {
-		t.Errorf("with a deadline: %+v", paced)
-	}
 	short := n.mustAnnounce(api.HintRequest{Indices: []int64{0, 1, 2}, BudgetBytes: number(int64(7))})
 	if short.FetchBytes > 7 || short.BudgetBytes != 7 {
 		t.Errorf("with a budget: %+v", short)
+	}
+}
+
+func TestTheClockOfAHintIsForWhatMustBeFetched(t *testing.T) {
+	c := newColdFiles(t, 20, 5000, nil)
+	carrier := c.hints.carrier
+	c.hints.carrier = &fakeCarrier{}
+	defer func() { c.hints.carrier = carrier }()
+	request := api.HintRequest{Indices: []int64{3, 4, 5}, DeadlineSeconds: number(100.0)}
+	cold := c.mustAnnounce(request)
+	if at := cold.ReadyAt; at == nil || at.Before(cold.CreatedAt.Add(79*time.Second)) || at.After(cold.CreatedAt.Add(81*time.Second)) || cold.ResidentBytes != 0 {
+		t.Errorf("nothing is there: %+v", cold)
+	}
+	for _, name := range c.names {
+		if _, err := c.disk.Pread(openFile(t, name), make([]byte, c.bytes), 0); err != 0 {
+			t.Fatal(err)
+		}
+	}
+	warm := c.mustAnnounce(request)
+	if at := warm.ReadyAt; at == nil || at.After(warm.CreatedAt.Add(70*time.Second)) || warm.ResidentShare != 1 {
+		t.Errorf("all is there: %+v", warm)
+	}
+}
+
+// openFile opens a file for reading.
+func openFile(t *testing.T, name string) int {
+	t.Helper()
+	fd, err := unix.Open(name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Close(fd) })
+	return fd
+}
+
+// A hint whose carrier is the daemon's, and whose files are not in memory at first.
+func TestAHintCountsWhatItsBudgetBrought(t *testing.T) {
+	c := newColdFiles(t, 20, 5000, func(o *Options) { o.Session.Slots = 1 })
+	over := func(r api.HintRequest) (h api.Hint) {
+		r.Sampler = &api.HintSampler{Kind: "sequential"}
+		id := c.mustAnnounce(r).ID
+		eventually(t, "the hint is over", func() bool {
+			var err error
+			h, err = c.Hint(id)
+			return err == nil && h.State != api.HintActive
+		})
+		return h
+	}
+	c.disk.drop()
+	spent := over(api.HintRequest{BudgetBytes: number(int64(52_000))})
+	if spent.State != api.HintSpent || spent.FetchedBytes != 50_000 || spent.ReadySamples != 10 {
+		t.Errorf("a budget of half of it: %+v", spent)
+	}
+	if again := over(api.HintRequest{BudgetBytes: number(int64(27_000))}); again.State != api.HintSpent || again.FetchedBytes != 25_000 || again.ReadySamples != 15 {
+		t.Errorf("a quarter behind what is there: %+v", again)
+	}
+	if all := over(api.HintRequest{}); all.State != api.HintComplete || all.FetchedBytes != 25_000 {
+		t.Errorf("the rest: %+v", all)
+	}
+	for name, r := range map[string]api.HintRequest{
+		"no budget to speak of": {BudgetBytes: number(int64(1))},
+		"and a deadline":        {BudgetBytes: number(int64(1)), DeadlineSeconds: number(1000.0)},
+	} {
+		if h := over(r); h.State != api.HintComplete || h.FetchedBytes != 0 || h.ReadySamples != 20 {
+			t.Errorf("%s: %+v", name, h)
+		}
+	}
+}
+
+// What is under way when the budget ends counts, however long it takes.
+func TestASpentHintWaitsForItsFetches(t *testing.T) {
+	c := newColdFiles(t, 20, 5000, nil)
+	let := make(chan struct{})
+	c.disk.drop()
+	c.disk.onRequest(func(string) { <-let })
+	h := c.mustAnnounce(api.HintRequest{Sampler: &api.HintSampler{Kind: "sequential"}, BudgetBytes: number(int64(27_000))})
+	n, err := c.hints.find(h.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the budget is paid out", func() bool {
+		n.stream.paid.Lock()
+		defer n.stream.paid.Unlock()
+		return n.stream.paid.bytes == 25_000
+	})
+	if h, _ = c.Hint(h.ID); h.State != api.HintActive {
+		t.Errorf("with fetches under way: %+v", h)
+	}
+	close(let)
+	eventually(t, "the hint is over", func() bool {
+		h, err = c.Hint(h.ID)
+		return err == nil && h.State != api.HintActive
+	})
+	if h.State != api.HintSpent || h.FetchedBytes != 25_000 || h.ReadySamples != 5 {
+		t.Errorf("%+v", h)
+	}
+}
+
+func TestBytesOfAllClientsAreBounded(t *testing.T) {
+	n, _ := hintedNode(t, func(o *Options) { o.Hints = HintOptions{BytesMax: 1000, Max: 100} })
+	promised := int64(0)
+	for i := range 9 {
+		h, err := n.AddHint(t.Context(), api.Client{UID: uint32(i)}, api.HintRequest{Dataset: "files", Indices: []int64{1}, BudgetBytes: number(int64(600))})
+		var refused *api.Error
+		if err != nil && (!errors.As(err, &refused) || refused.Code != api.CodeLimit || !strings.Contains(refused.Error(), "this daemon")) {
+			t.Fatal(err)
+		}
+		promised += h.BudgetBytes
+	}
+	if promised != 3600 {
+		t.Errorf("%d bytes were promised of %d", promised, hintsOfNode*1000)
+	}
+	rest, err := n.AddHint(t.Context(), api.Client{UID: 100}, api.HintRequest{Dataset: "files", Sampler: &api.HintSampler{Kind: "global"}})
+	if err != nil || rest.BudgetBytes != 400 {
+		t.Errorf("what is left is 400: %+v, %v", rest, err)
 	}
 }
 
@@ -412,6 +522,9 @@ func TestWhatCannotBeCarriedIsNoHint(t *testing.T) {
 	if _, err := n.announce(api.HintRequest{Indices: []int64{1}}); err == nil || len(n.Hints()) != 0 || n.registry.mu.datasets["files"].held() {
 		t.Errorf("%v, %+v", err, n.Hints())
 	}
+	if ended := n.hints.stats().Ended; ended[hintUncarried] != 1 || ended[hintShutdown] != 0 {
+		t.Errorf("%+v", ended)
+	}
 	n.hints.carrier = nil
 	var refused *api.Error
 	if _, err := n.announce(api.HintRequest{Indices: []int64{1}}); !errors.As(err, &refused) || refused.Code != api.CodeUnavailable {
@@ -477,6 +590,10 @@ func TestHintsOverTheSessionSocketEndWithTheConnection(t *testing.T) {
 	if got := c.hinted(shm.HintReference{Type: shm.TypeHintInfo, ID: h.ID}); got.ID != h.ID {
 		t.Errorf("%+v", got)
 	}
+	var refused *api.Error
+	if _, err := n.RenewHint(h.ID, 60); !errors.As(err, &refused) || refused.Code != api.CodeInvalid || !strings.Contains(refused.What, "connection") {
+		t.Errorf("renewing what a connection leases: %v", err)
+	}
 	for _, kind := range []string{shm.TypeHintInfo, shm.TypeHintEnd} {
 		if failure := other.failure(shm.HintReference{Type: kind, ID: h.ID}); failure.Code != "not_found" {
 			t.Errorf("%s of another connection's hint: %+v", kind, failure)
@@ -492,6 +609,20 @@ func TestHintsOverTheSessionSocketEndWithTheConnection(t *testing.T) {
 	eventually(t, "the hints of a dead client end", func() bool { return len(n.Hints()) == 0 })
 	if stats := n.hints.stats(); stats.Ended[hintOrphaned] != 1 || stats.Ended[hintDeleted] != 1 {
 		t.Errorf("%+v", stats)
+	}
+}
+
+// Each table is drawn as a whole, however little of it a rank reads.
+func TestAHintOfVeryManyTablesIsRefused(t *testing.T) {
+	n, _ := hintedNode(t, nil)
+	sampler := &api.HintSampler{Kind: "torch", WorldSize: hintedFiles, Epochs: 1 << 20}
+	_, err := n.announce(api.HintRequest{Sampler: sampler})
+	var failure *api.Error
+	if !errors.As(err, &failure) || failure.Code != api.CodeLimit || !strings.Contains(failure.Remedy, "fewer epochs") {
+		t.Errorf("%v", err)
+	}
+	if h := n.mustAnnounce(api.HintRequest{Sampler: sampler, Window: &api.HintWindow{From: 1 << 19, Count: 100}}); h.Samples != 100 {
+		t.Errorf("%+v", h)
 	}
 }
 
@@ -614,7 +745,7 @@ func TestAHintOfFilesThatAreGoneSaysSo(t *testing.T) {
 		h, err = n.Hint(h.ID)
 		return err == nil && h.State != api.HintActive
 	})
-	if h.State != api.HintComplete || !strings.Contains(h.Problem, "f003") {
+	if h.State != api.HintIncomplete || h.FailedFetches != 1 || h.ReadySamples != 19 || h.ReadyAt != nil || !strings.Contains(h.Problem, "f003") {
 		t.Errorf("%+v", h)
 	}
 }

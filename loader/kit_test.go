@@ -41,10 +41,17 @@ func discardLogger() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
 func startNode(t testing.TB, options Options) *testNode {
 	t.Helper()
+	return startChanged(t, options, func(*Node) {})
+}
+
+// startChanged is startNode with a change of the node before it serves anybody.
+func startChanged(t testing.TB, options Options, change func(*Node)) *testNode {
+	t.Helper()
 	node, err := Open(options)
 	if err != nil {
 		t.Fatal(err)
 	}
+	change(node)
 	n := &testNode{Node: node, t: t, socket: filepath.Join(t.TempDir(), "s"), served: make(chan error, 1)}
 	listener, err := net.ListenUnix("unixpacket", &net.UnixAddr{Name: n.socket, Net: "unixpacket"})
 	if err != nil {

@@ -36,6 +36,7 @@ type Node struct {
 	totals      totals
 	hints       hints
 	recordings  recordings
+	cache       cache
 
 	ctx    context.Context //nolint:containedctx // the node's own life
 	cancel context.CancelFunc
@@ -50,7 +51,8 @@ type Node struct {
 	serving sync.WaitGroup // one for each Serve and each connection
 }
 
-// Open opens the datasets kept under options.DataDir. Close releases them.
+// Open opens the datasets kept under options.DataDir, and the flash devices. Close releases
+// them.
 func Open(options Options) (*Node, error) {
 	options.EnsureDefaults()
 	if options.DataDir == "" {
@@ -64,6 +66,11 @@ func Open(options Options) (*Node, error) {
 		options: options, log: options.Logger, clock: shm.NewClock(), started: time.Now(),
 		registry: registry, budget: budget{limit: options.Session.RingBytesTotal},
 		tables: order.NewTables(options.Session.OrderTableBytes), foresight: newForesight(options.Prefetch, options.Logger),
+	}
+	if err := n.cache.open(options.Flash, options.Logger); err != nil {
+		n.foresight.close()
+		registry.close()
+		return nil, fmt.Errorf("open flash.devices: %w", err)
 	}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	n.mu.connections, n.mu.peers = map[*connection]struct{}{}, map[int32]int{}
@@ -181,7 +188,7 @@ func (n *Node) forget(c *connection, refused bool) {
 }
 
 // Close tells every client that the daemon goes, ends all sessions, waits for
-// them and releases the datasets. Closing twice is no error.
+// them and releases the datasets and the flash devices. Closing twice is no error.
 func (n *Node) Close() error {
 	n.mu.Lock()
 	first := !n.mu.closed
@@ -202,6 +209,7 @@ func (n *Node) Close() error {
 	if first {
 		n.foresight.close()
 		n.registry.close()
+		return n.cache.close()
 	}
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/stokerio/stoker/backend/flash"
 	"github.com/stokerio/stoker/backend/object"
 	"github.com/stokerio/stoker/loader/api"
 	"github.com/stokerio/stoker/shm"
@@ -49,6 +50,10 @@ type Options struct {
 	// Object tunes the file origins of all datasets; Dataset and Logger in it are
 	// set by the Node.
 	Object object.Options
+
+	// Flash says where chunks are kept; without Devices, nowhere. Logger and Event in it
+	// are set by the Node.
+	Flash flash.Options
 }
 
 // SessionOptions bound sessions. Sizes are bytes.

@@ -223,7 +223,7 @@ func (s *session) over() bool {
 // close stops production and gives everything back. reason is one of
 // api.LeaseReasons.
 func (s *session) close(reason string) {
-	s.node.totals.keepStalls(s.describeStalls()) // first, so that it is always in one of both lists
+	s.node.totals.keepStalls(s.describeStalls(), s.ahead.shownOf()) // first, so that it is always in one of both lists
 	s.node.sessions.remove(s)
 	s.control.Lock()
 	defer s.control.Unlock()

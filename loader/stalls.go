@@ -183,7 +183,7 @@ func (s *session) describeStalls() api.SessionStalls {
 	d := api.SessionStalls{
 		ID: s.id, Dataset: s.request.Dataset, JobID: s.request.JobID, Client: s.describeClient(), StartedAt: s.opened,
 		WallSeconds: wall.Seconds(), Stall: stallOf(s.waits(), wall), Worst: []api.SlowBatch{},
-		Foresight: s.ahead.describe(),
+		Foresight: s.ahead.shownOf().describe(),
 	}
 	d.Share = min(1, d.Stall.TotalSeconds/max(d.WallSeconds, 1e-9))
 	for _, w := range s.worstWaits() {
@@ -244,9 +244,20 @@ func (n *Node) Stalls() []api.SessionStalls {
 	n.totals.mu.Lock()
 	defer n.totals.mu.Unlock()
 	stalls = slices.DeleteFunc(stalls, func(s api.SessionStalls) bool { // it has ended meanwhile
-		return slices.ContainsFunc(n.totals.mu.stalls, func(ended api.SessionStalls) bool { return ended.ID == s.ID })
+		return slices.ContainsFunc(n.totals.mu.stalls, func(ended endedStalls) bool { return ended.ID == s.ID })
 	})
-	return append(stalls, n.totals.mu.stalls...)
+	for _, ended := range n.totals.mu.stalls {
+		ended.Foresight = ended.shown.describe()
+		stalls = append(stalls, ended.SessionStalls)
+	}
+	return stalls
+}
+
+// endedStalls is what a session that has ended waited on, and where what was read ahead
+// for it is shown, which ends a little later.
+type endedStalls struct {
+	api.SessionStalls
+	shown *shownForesight
 }
 
 // stallsOpen describes the session's stalls unless its ring is gone.
@@ -260,7 +271,7 @@ func (s *session) stallsOpen() (api.SessionStalls, bool) {
 }
 
 // keepStalls remembers what an ended session's trainer waited on.
-func (t *totals) keepStalls(last api.SessionStalls) {
+func (t *totals) keepStalls(last api.SessionStalls, shown *shownForesight) {
 	now := time.Now().UTC()
 	last.EndedAt = &now
 	t.mu.Lock()
@@ -268,5 +279,5 @@ func (t *totals) keepStalls(last api.SessionStalls) {
 	if len(t.mu.stalls) == api.StallsKept {
 		t.mu.stalls = slices.Delete(t.mu.stalls, 0, 1)
 	}
-	t.mu.stalls = append(t.mu.stalls, last)
+	t.mu.stalls = append(t.mu.stalls, endedStalls{last, shown})
 }

@@ -174,3 +174,19 @@ func TestWhatATrainerTellsOfItsTransformsIsBounded(t *testing.T) {
 		}
 	}
 }
+
+// TestFilesOfADrawnOrderAreNamedWhileItsTableIsThere has a wait of the epoch that is read,
+// and one of an epoch whose table is not kept.
+func TestFilesOfADrawnOrderAreNamedWhileItsTableIsThere(t *testing.T) {
+	c := newColdFiles(t, 40, 100, nil)
+	request := openRequest("files")
+	request.Order = "torch"
+	drain(t, c.openSession(request), 1)
+	s := c.session()
+	for epoch, named := range map[uint64]bool{0: true, 7: false} {
+		wait := shm.WorstWait{Waits: shm.Waits{Total: 1000}, Epoch: epoch, Rows: 4}
+		if b := s.describeWorst(&wait, time.Hour); (len(b.Files) == 4) != named || (b.FirstKey != "") != named {
+			t.Errorf("epoch %d: %+v", epoch, b)
+		}
+	}
+}

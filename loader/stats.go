@@ -63,9 +63,9 @@ type totals struct {
 		ended   map[string]int64
 		errors  map[string]int64
 		refused int64
-		traffic api.Traffic         // of sessions that have ended
-		stall   api.Stall           // of sessions that have ended
-		stalls  []api.SessionStalls // of the last sessions that have ended, in order of their end
+		traffic api.Traffic   // of sessions that have ended
+		stall   api.Stall     // of sessions that have ended
+		stalls  []endedStalls // of the last sessions that have ended, in order of their end
 	}
 	scans scanCounters
 }
@@ -238,8 +238,8 @@ func (n *Node) Stats() api.Stats {
 	stats := api.Stats{
 		SessionsOpen: int64(len(sessions)), LeasesEnded: map[string]int64{}, Datasets: map[string]int64{}, Errors: map[string]int64{},
 		Formats: map[string]int64{}, ScansRunning: n.totals.scans.running.Load(),
-		ScanBytes: n.totals.scans.bytes.Load(), ScanSamples: n.totals.scans.samples.Load(), Hints: n.hints.stats(), Foresight: n.foresight.describe(),
-		Traces: n.recordings.stats(),
+		ScanBytes: n.totals.scans.bytes.Load(), ScanSamples: n.totals.scans.samples.Load(), Hints: n.hints.stats(), Foresight: n.foresight.describe(), Jobs: n.jobs(),
+		Traces: n.recordings.stats(), Flash: n.cache.devices(),
 	}
 	for _, info := range n.registry.list() {
 		stats.Datasets[info.State]++

@@ -66,7 +66,7 @@ func (p *Planner) use(s *stream, asked Time) (missed bool) {
 	m.Samples++
 	m.UsedBytes += it.arrived
 	m.SharedBytes += it.shared
-	m.ResidentBytes += it.there
+	m.ResidentBytes += it.there + it.found
 	missed = it.missed || it.pending > 0
 	if it.pending == 0 && it.readyAt <= asked {
 		m.OnTime++

@@ -35,7 +35,7 @@ func (p *Planner) Done(now Time, id FetchID, r Result) {
 	}
 	switch {
 	case f.ended:
-		m.HedgedBytes += r.Bytes
+		m.HedgedBytes += r.moved()
 	case r.Err != nil && f.twin != nil: // the other attempt goes on
 		f.twin.take(f)
 		if d := p.datasets[f.Chunk.Dataset]; d != nil {
@@ -111,9 +111,8 @@ func (p *Planner) arrived(s *stream, m *Metrics, f *flight, r *Result) {
 	}
 	if r.Err != nil {
 		m.Failed++
-	} else {
-		m.FetchedBytes += r.Bytes
 	}
+	m.FetchedBytes += r.moved()
 	if r.Kept && r.Err == nil {
 		p.keeper.Stored(f.Chunk, r.Bytes)
 		m.KeptBytes += r.Bytes
@@ -122,12 +121,20 @@ func (p *Planner) arrived(s *stream, m *Metrics, f *flight, r *Result) {
 		p.holdArrived(m, f, r)
 		return
 	}
-	if r.Err == nil {
-		m.GapBytes += max(0, r.Bytes-f.Needed)
+	moved := r.moved()
+	m.GapBytes += max(0, moved-f.Needed)
+	if !p.wakeAll(&f.waiters, r) {
+		m.UnusedBytes += min(f.Needed, moved)
 	}
-	if !p.wakeAll(&f.waiters, r) && r.Err == nil {
-		m.UnusedBytes += min(f.Needed, r.Bytes)
+}
+
+// moved is how many bytes came from somewhere. What was found resident cost nothing, so it
+// cannot be wasted either.
+func (r *Result) moved() int64 {
+	if r.Err != nil || r.Source == Resident {
+		return 0
 	}
+	return max(0, r.Bytes)
 }
 
 // holdArrived ends the wait for a whole chunk. What the cache has of it will be asked for;
@@ -136,8 +143,9 @@ func (p *Planner) holdArrived(m *Metrics, f *flight, r *Result) {
 	h := f.hold
 	p.wakeAll(&h.waiters, r)
 	h.ready, h.flight = true, 0
-	if r.Err == nil && !r.Kept {
-		h.moved = r.Bytes
+	h.found = r.Err == nil && r.Source == Resident
+	if !r.Kept {
+		h.moved = r.moved()
 	}
 	if len(h.uses) == 0 {
 		m.UnusedBytes += min(h.needed, h.moved)
@@ -176,19 +184,12 @@ func (p *Planner) wakeAll(list *int32, r *Result) (wanted bool) {
 		case s == nil || s.seeks != w.seeks:
 		case w.turn < s.taken: // its reader could not wait
 			wanted = true
-			if r.Err == nil {
-				s.metrics.UsedBytes += w.bytes
-			}
+			s.metrics.taken(w.bytes, r)
 		default:
 			wanted = true
 			it := s.items.at(int(w.turn - s.taken))
 			it.missed = it.missed || r.Err != nil || r.Source != Resident
-			if r.Err == nil {
-				it.arrived += w.bytes
-			}
-			if r.Kept {
-				it.kept += w.bytes
-			}
+			it.arrive(w.bytes, r)
 			if it.pending--; it.pending == 0 {
 				it.readyAt = p.now
 				s.see()
@@ -200,6 +201,33 @@ func (p *Planner) wakeAll(list *int32, r *Result) (wanted bool) {
 	}
 	*list = 0
 	return wanted
+}
+
+// taken counts bytes that arrived for a sample which was taken before.
+func (m *Metrics) taken(bytes int64, r *Result) {
+	switch {
+	case r.Err != nil:
+	case r.Source == Resident:
+		m.ResidentBytes += bytes
+	default:
+		m.UsedBytes += bytes
+	}
+}
+
+// arrive counts bytes that a sample waited for.
+func (it *item) arrive(bytes int64, r *Result) {
+	switch {
+	case r.Err != nil:
+	case r.Source == Resident && r.Kept:
+		it.there += bytes
+	case r.Source == Resident:
+		it.found += bytes
+	default:
+		it.arrived += bytes
+		if r.Kept {
+			it.kept += bytes
+		}
+	}
 }
 
 // abandon forgets a stream's window, and returns how many samples of it had been fetched.

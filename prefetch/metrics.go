@@ -13,14 +13,14 @@ type Metrics struct {
 	Hedges    int64 // begun a second time
 	HedgesWon int64 // of them, those that ended before what they were to help
 
-	FetchedBytes  int64 // moved by fetches that ended, hedges not counted
+	FetchedBytes  int64 // moved by fetches that ended, hedges not counted; what was found resident moved nothing
 	UsedBytes     int64 // of them, bytes of samples that were then taken
 	SharedBytes   int64 // that samples took of what was fetched for another stream
 	GapBytes      int64 // between ranges that were read in one
-	UnusedBytes   int64 // fetched for samples that were not taken: after a seek, or when the stream ended
+	UnusedBytes   int64 // of FetchedBytes, for samples that were not taken: after a seek, or when the stream ended
 	HedgedBytes   int64 // moved by fetches that another attempt had made superfluous
 	KeptBytes     int64 // that entered the cache
-	ResidentBytes int64 // that samples needed and were there already
+	ResidentBytes int64 // that samples needed and were there already, or were found there by a fetch
 	ExcessBytes   int64 // begun for the next batch though the windows' memory was in use
 
 	Samples   int64 // taken
@@ -32,21 +32,28 @@ type Metrics struct {
 	LateNs    int64 // by how much the late ones were, all together
 }
 
-// Accuracy is the share of fetched bytes that were used, 1 if nothing was fetched.
-func (m *Metrics) Accuracy() float64 {
-	return ratio(m.UsedBytes, m.FetchedBytes+m.HedgedBytes)
-}
+// MovedBytes is all that fetches moved. Where all fetches are ranges that are not shared, it
+// is what was used, what was wasted and what windows still hold.
+func (m *Metrics) MovedBytes() int64 { return m.FetchedBytes + m.HedgedBytes }
 
-// Coverage is the share of samples that were ready when they were asked for.
-func (m *Metrics) Coverage() float64 { return ratio(m.OnTime, m.Samples) }
+// WastedBytes is what fetches moved for nothing.
+func (m *Metrics) WastedBytes() int64 { return m.GapBytes + m.UnusedBytes + m.HedgedBytes }
 
-// Waste is bytes fetched for nothing by bytes used.
+// Accuracy is the share of moved bytes that were used, 1 if nothing was moved.
+func (m *Metrics) Accuracy() float64 { return ratio(m.UsedBytes, m.MovedBytes()) }
+
+// Coverage is the share of samples that a window had come to.
+func (m *Metrics) Coverage() float64 { return ratio(m.OnTime+m.Late, m.Samples) }
+
+// Timeliness is the share of those that were ready when they were asked for.
+func (m *Metrics) Timeliness() float64 { return ratio(m.OnTime, m.OnTime+m.Late) }
+
+// Waste is the share of moved bytes that were moved for nothing.
 func (m *Metrics) Waste() float64 {
-	wasted := m.GapBytes + m.UnusedBytes + m.HedgedBytes
-	if wasted == 0 {
+	if m.MovedBytes() <= 0 {
 		return 0
 	}
-	return float64(wasted) / float64(max(1, m.UsedBytes+m.SharedBytes+m.ResidentBytes))
+	return ratio(m.WastedBytes(), m.MovedBytes())
 }
 
 func ratio(part, whole int64) float64 {

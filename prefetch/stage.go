@@ -290,9 +290,12 @@ func (p *Planner) join(s *stream, g *pieceGroup, h *hold) {
 			own = 0
 		}
 		it.bytes += own
-		if h.ready {
+		switch {
+		case h.ready && h.found:
+			it.found += own
+		case h.ready:
 			it.arrived += own
-		} else {
+		default:
 			p.addWaiter(&h.waiters, s, l.turn, own)
 		}
 	}
@@ -323,13 +326,14 @@ func (p *Planner) stageRanges(s *stream, g *pieceGroup) {
 			c = candidate{chunk: g.chunk, offset: l.Offset, first: l.turn, last: l.turn, epoch: s.stagedEpoch}
 			end = l.Offset
 		}
-		c.needed += max(0, l.Offset+l.Bytes-max(end, l.Offset))
+		own := max(0, l.Offset+l.Bytes-max(end, l.Offset)) // bytes that samples have in common are one's alone, as they are moved once
+		c.needed += own
 		c.bytes = max(end, l.Offset+l.Bytes) - c.offset
 		c.first, c.last = min(c.first, l.turn), max(c.last, l.turn)
 		c.samples++
 		it := s.items.at(int(l.turn - s.taken))
-		it.bytes += l.Bytes
-		p.addWaiter(&c.waiters, s, l.turn, l.Bytes)
+		it.bytes += own
+		p.addWaiter(&c.waiters, s, l.turn, own)
 	}
 	x.fresh = append(x.fresh, c)
 }

@@ -49,11 +49,12 @@ type item struct {
 	pending int32 // fetches that it waits for
 	missed  bool  // one of them brought it from somewhere
 	bytes   int64 // of its pieces that had to be fetched
-	arrived int64 // of them
+	arrived int64 // of them, from somewhere
 	kept    int64 // of these, those that are in the cache
 	shared  int64 // bytes that another stream's fetch brings
 	held    int64 // of them, those of ranges that were begun
-	there   int64 // bytes of its pieces that were resident
+	found   int64 // bytes that a fetch found resident, which may be gone again any time
+	there   int64 // bytes of its pieces that were resident, and are counted on
 	readyAt Time
 }
 
@@ -81,6 +82,7 @@ type hold struct {
 	cached  bool     // it is of a chunk of the cache
 	pinned  bool     // which is
 	needed  int64    // bytes that samples of windows want
+	found   bool     // its fetch found it resident
 	moved   int64    // bytes that its fetch brought for windows alone
 	creator StreamID // whose samples the fetch is for; others share it
 	owner   StreamID // whose window counts its bytes

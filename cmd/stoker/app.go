@@ -70,7 +70,7 @@ STOKER_RUNTIME_DIR, else in $XDG_RUNTIME_DIR/stoker, /run/stoker and
 /tmp/stoker-UID.
 
 Exit codes: 0 success, 1 error, 2 wrong usage, 3 stokerd is not running, 4 dataset
-lint found something. More: stoker help exit-codes.`,
+lint or cache check found something. More: stoker help exit-codes.`,
 		Example: `  stokerd &
   stoker dataset add pets ~/pets
   stoker dataset preview pets
@@ -84,7 +84,7 @@ lint found something. More: stoker help exit-codes.`,
 	root.PersistentFlags().StringVar(&a.runtimeDir, "runtime-dir", "", "directory of the daemon's sockets")
 	a.must(root.MarkPersistentFlagDirname("runtime-dir"))
 	root.AddCommand(a.datasetCommand(), a.indexCommand(), a.topCommand(), a.stallsCommand(), a.statusCommand(), a.hintCommand(), a.versionCommand(),
-		a.benchCommand(), a.traceCommand(), a.manCommand(), exitCodesTopic(), lintCodesTopic())
+		a.cacheCommand(), a.benchCommand(), a.traceCommand(), a.manCommand(), exitCodesTopic(), lintCodesTopic())
 	return root
 }
 
@@ -125,8 +125,11 @@ func (a *app) writeJSON(value any) error {
 }
 
 // writeJSONLine writes value as one line of a stream.
-func (a *app) writeJSONLine(value any) error {
-	encoder := json.NewEncoder(a.out)
+func (a *app) writeJSONLine(value any) error { return writeLine(a.out, value) }
+
+// writeLine writes value as one line of JSON.
+func writeLine(out io.Writer, value any) error {
+	encoder := json.NewEncoder(out)
 	encoder.SetEscapeHTML(false)
 	return encoder.Encode(value)
 }

@@ -50,6 +50,33 @@ func TestPrefetchSaysWhichStepsThereAre(t *testing.T) {
 	}
 }
 
+func TestFlashSaysWhichStepsThereAre(t *testing.T) {
+	got := newPlace(t).run(t, "bench", "flash", "--steps", "read,nonsense")
+	if got.code != exitError || !strings.Contains(got.err, "read, write, start, churn") || got.out != "" {
+		t.Errorf("%+v", got)
+	}
+}
+
+func TestFlashStartRefusesWhatItDoesNotUnderstand(t *testing.T) {
+	for _, options := range []string{"", "{", `{}`, `{"dir":"/proc/nowhere"}`} {
+		if got := newPlace(t).run(t, "bench", "flash-start", options); got.code != exitError || got.err == "" {
+			t.Errorf("%q: %+v", options, got)
+		}
+	}
+}
+
+func TestFlashStartCountsWhatThereIs(t *testing.T) {
+	options, err := json.Marshal(bench.FlashStartOptions{Dir: t.TempDir(), LimitBytes: 1 << 30})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := newPlace(t).run(t, "bench", "flash-start", string(options))
+	var r bench.FlashStartResult
+	if err := json.Unmarshal([]byte(got.out), &r); got.code != exitOK || err != nil || r.Chunks != 0 || r.PSSBytes == 0 {
+		t.Errorf("%+v, %v", got, err)
+	}
+}
+
 func TestReportsArePrintedAndWritten(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "report.json")
 	got := newPlace(t).run(t, "bench", "prefetch", "--steps", "disk", "--skip-disk", "--check", "--json", file)
@@ -83,7 +110,7 @@ func TestMissedTargetsAreAnErrorIfThatIsAskedFor(t *testing.T) {
 }
 
 func TestHelpExplainsEveryFigure(t *testing.T) {
-	for command, figures := range map[string][]bench.FigureText{"prefetch": bench.PrefetchFigures(), "compare": bench.CompareFigures()} {
+	for command, figures := range map[string][]bench.FigureText{"prefetch": bench.PrefetchFigures(), "compare": bench.CompareFigures(), "flash": bench.FlashFigures()} {
 		got := newPlace(t).run(t, "bench", command, "--help")
 		for _, f := range figures {
 			if line := strings.TrimRight("    "+f.Name+" "+f.Target(), " "); got.code != exitOK || !strings.Contains(got.out, line+"\n        ") {

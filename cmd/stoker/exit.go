@@ -12,7 +12,7 @@ const (
 	exitError      = 1 // what was asked for did not work
 	exitUsage      = 2 // the command line makes no sense
 	exitNotRunning = 3 // no stokerd answers
-	exitFindings   = 4 // dataset lint worked, and found something
+	exitFindings   = 4 // dataset lint or cache check worked, and found something
 )
 
 // exitCodes are the codes with what they mean, for help and manual pages.
@@ -21,7 +21,7 @@ var exitCodes = []struct{ code, meaning string }{
 	{"1", "It was not: the message on standard error says what, where, why and what to do next. Also when Ctrl-C ended it, and from stoker status while the daemon is not ready."},
 	{"2", "The command line makes no sense: unknown command or flag, missing argument."},
 	{"3", "stokerd is not running, or not where it was looked for."},
-	{"4", "stoker dataset lint worked and found errors; with --strict, errors or warnings."},
+	{"4", "stoker dataset lint worked and found errors; with --strict, errors or warnings. Or stoker cache check worked and found what it did not repair."},
 }
 
 // exitCodesTopic is `stoker help exit-codes`.

@@ -20,6 +20,7 @@ import (
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 
+	"github.com/stokerio/stoker/backend/flash"
 	"github.com/stokerio/stoker/loader/api"
 	"github.com/stokerio/stoker/loader/config"
 	"github.com/stokerio/stoker/shm"
@@ -78,16 +79,9 @@ func (p *place) run(t *testing.T, args ...string) outcome {
 
 func (p *place) runContext(ctx context.Context, args ...string) outcome {
 	var out, errs bytes.Buffer
-	variables := p.variables
-	if variables == nil {
-		variables = map[string]string{runtimeDirVariable: p.directory}
-	}
 	a := &app{
-		environment: config.Environment{
-			Lookup: func(name string) (string, bool) { value, ok := variables[name]; return value, ok },
-			UserID: os.Getuid(),
-		},
-		clock: systemClock(), out: &out, err: &errs, terminal: p.terminal, screen: p.screen,
+		environment: p.environment(),
+		clock:       systemClock(), out: &out, err: &errs, terminal: p.terminal, screen: p.screen,
 	}
 	if p.heard != nil {
 		a.err = io.MultiWriter(&errs, p.heard)
@@ -97,6 +91,18 @@ func (p *place) runContext(ctx context.Context, args ...string) outcome {
 	}
 	code := a.run(ctx, args)
 	return outcome{code, p.fixed(out.String()), p.fixed(errs.String())}
+}
+
+// environment is what the command line sees of its surroundings.
+func (p *place) environment() config.Environment {
+	variables := p.variables
+	if variables == nil {
+		variables = map[string]string{runtimeDirVariable: p.directory}
+	}
+	return config.Environment{
+		Lookup: func(name string) (string, bool) { value, ok := variables[name]; return value, ok },
+		UserID: os.Getuid(),
+	}
 }
 
 // fixed replaces what differs from run to run.
@@ -136,6 +142,8 @@ type fakeNode struct {
 	hints    fakeHints
 
 	recording fakeRecording // what Trace plays
+	flash     *flash.Store  // what has its chunks; nil: none
+	cache     api.Cache     // what Cache says
 }
 
 func newFakeNode() *fakeNode {
@@ -168,10 +176,11 @@ func newFakeNode() *fakeNode {
 func fakeStalls(started time.Time) []api.SessionStalls {
 	ended := started.Add(10 * time.Minute)
 	return []api.SessionStalls{
-		{ID: "s-1", Dataset: "pets", Client: api.Client{PID: 4711}, StartedAt: started, WallSeconds: 100, Share: 0.125,
+		{ID: "s-1", Dataset: "pets", JobID: "job 7", Client: api.Client{PID: 4711}, StartedAt: started, WallSeconds: 100, Share: 0.125,
 			Stall: api.Stall{TotalSeconds: 12.5, DiskSeconds: 10, WakeSeconds: 1, OrderSeconds: 0.01, TransformSeconds: 0.5},
-			Foresight: &api.Foresight{WindowSamples: 2684, Fetches: 8000, BroughtBytes: 700 << 20, FoundBytes: 1 << 20, WastedBytes: 7 << 20,
-				Samples: 7168, OnTime: 5400, Late: 1700, Unforeseen: 68, MissedReads: 1900, EarlySeconds: 1200, LateSeconds: 3},
+			Foresight: &api.Foresight{WindowSamples: 2684, Fetches: 8000, BroughtBytes: 700 << 20, FoundBytes: 1 << 20, UsedBytes: 672 << 20, WastedBytes: 7 << 20, Gone: 54,
+				Samples: 7168, OnTime: 5400, Late: 1700, Unforeseen: 68, MissedReads: 1900, EarlySeconds: 1200, LateSeconds: 3,
+				Accuracy: 0.96, Coverage: 0.9905, Timeliness: 0.7606, Waste: 0.01},
 			Worst: []api.SlowBatch{
 				{Seconds: 2.5, Epoch: 3, Position: 12800, Causes: api.Causes{DiskSeconds: 2.4, OtherSeconds: 0.1}, FirstKey: "cats/\x1b[2J17.jpg",
 					Files:   []string{"cats/17.jpg", "dogs/1.jpg", "dogs/2.jpg"},
@@ -179,7 +188,7 @@ func fakeStalls(started time.Time) []api.SessionStalls {
 				{Seconds: 0.5, Epoch: 1, Position: 0, Causes: api.Causes{WakeSeconds: 0.1, TransformSeconds: 0.4}},
 			}},
 		{ID: "s-0", Dataset: "text", JobID: "job 7", Client: api.Client{PID: 4700}, StartedAt: started, EndedAt: &ended, WallSeconds: 600,
-			Foresight: &api.Foresight{FoundBytes: 1 << 20, Samples: 512, OnTime: 512}},
+			Foresight: &api.Foresight{FoundBytes: 1 << 20, Samples: 512, OnTime: 512, Accuracy: 1, Coverage: 1, Timeliness: 1}},
 	}
 }
 

@@ -56,7 +56,9 @@ file or from - for standard input), --sampler (an order that the daemon
 computes: Stoker's own, or torch's and numpy's bit for bit), --file (files of the
 dataset, or ranges of them; may be repeated).
 
-A hint is a lease: it ends after --lease, or with stoker hint end.`,
+A hint is a lease: it ends after --lease, or with stoker hint end. With --wait the
+command ends when nothing more is fetched, and says how much of it is there: all,
+or less where the budget was used up (spent) or fetches failed (incomplete).`,
 		Example: `  stoker hint pets --sampler torch --seed 7 --epoch 1 --deadline 10m
   stoker hint pets --indices next.txt --rate 640 --wait
   stoker hint pets --file cats/000123.jpg --file train.tar:1048576+65536
@@ -283,7 +285,10 @@ func (a *app) awaitHint(ctx context.Context, c *client, h api.Hint, lease time.D
 			renewed = a.clock.now()
 		}
 		if err == nil {
-			err = c.get(ctx, &h, "v1", "hints", h.ID)
+			var next api.Hint // a field that is gone from the answer is to be gone here
+			if err = c.get(ctx, &next, "v1", "hints", h.ID); err == nil {
+				h = next
+			}
 		}
 		if err != nil {
 			show(h, true)
@@ -365,6 +370,9 @@ func (a *app) writeHint(h api.Hint, waited bool) error {
 	switch {
 	case h.State == api.HintSpent:
 		_, err = fmt.Fprintf(a.out, "  its budget of %s is used up; %s are ready\n", humanBytes(h.BudgetBytes), grouped(h.ReadySamples))
+	case h.State == api.HintIncomplete:
+		_, err = fmt.Fprintf(a.out, "  %s failed: %s of %s are ready; %s were fetched\n", counted(h.FailedFetches, "fetch", "fetches"),
+			grouped(h.ReadySamples), samplesOf(h), humanBytes(h.FetchedBytes))
 	case waited || h.State == api.HintComplete:
 		_, err = fmt.Fprintf(a.out, "  all of it is there; %s were fetched\n", humanBytes(h.FetchedBytes))
 	case h.ReadyAt != nil:

@@ -40,7 +40,7 @@ func (n *fakeNode) Hint(id string) (api.Hint, error) {
 			if h.ReadySamples = min(h.Samples, h.ReadySamples+n.hints.step); h.ReadySamples == h.Samples {
 				h.State, h.FetchedBytes = api.HintComplete, h.Bytes-h.ResidentBytes
 				if n.hints.final != "" {
-					h.State, h.Problem = n.hints.final, "the disk is gone"
+					h.State, h.Problem, h.FailedFetches, h.ReadyAt, h.ReadyUnknown = n.hints.final, "the disk is gone", 3, nil, "it failed"
 				}
 			}
 			return *h, nil
@@ -125,6 +125,20 @@ func TestOutputOfHintsIsGolden(t *testing.T) {
 			node.hints.list = []api.Hint{hintOfTests("h-7"), spent}
 			golden(t, name, p.run(t, args...))
 		})
+	}
+}
+
+// What the daemon does not say any more is not said from an answer before.
+func TestAHintOfWhichFetchesFailedIsNotAllThere(t *testing.T) {
+	for _, more := range [][]string{nil, {"--json"}} {
+		p, node := hintedPlace(t)
+		node.hints.step, node.hints.final = 11000, api.HintIncomplete
+		got := p.run(t, append([]string{"hint", "pets", "--sampler", "torch", "--wait"}, more...)...)
+		if last := got.out[strings.LastIndexByte(strings.TrimSuffix(got.out, "\n"), '\n')+1:]; got.code != exitOK ||
+			strings.Contains(last, `"ready_at"`) || more == nil && !strings.Contains(last, "3 fetches failed") ||
+			more != nil && !strings.Contains(last, `"failed_fetches":3`) || !strings.Contains(got.out, "the disk is gone") || strings.Contains(got.out, "all of it is there") {
+			t.Errorf("%+v", got)
+		}
 	}
 }
 

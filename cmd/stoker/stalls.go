@@ -31,9 +31,16 @@ samples are), order (computing which), ring (no free slot: the trainer kept its
 batches too long), wake (from the batch being ready to the trainer running) and
 other.
 
-Read ahead: of the samples that were not all in the page cache, the share that was
-brought there before it was asked for, and in time; the bytes that the disk was read
-for ahead, and how many of them were not used; the window that is read ahead now.`, api.StallsKept),
+Read ahead, for each session and for each job, which is the sum of those above:
+  accuracy    of the bytes that were brought from the disk ahead, the share that was used
+  waste       the share that was not, and never will be; the rest waits to be read
+  coverage    of the samples that were read, the share that was foreseen
+  timeliness  of these, the share that was there when it was asked for
+  too early   for how long those had been there, on average, and the share of them that
+              was gone from the page cache again at least
+  too late    of the samples that were read, the share that was still being brought, or
+              about to be, and by how much on average
+  window      how many samples are read ahead now`, api.StallsKept),
 		Example: `  stoker stalls
   stoker stalls s-12 --json`,
 		Args:              cobra.MaximumNArgs(1),
@@ -50,6 +57,7 @@ for ahead, and how many of them were not used; the window that is read ahead now
 // stallList is the answer of /v1/stalls.
 type stallList struct {
 	Sessions []api.SessionStalls `json:"sessions"`
+	Jobs     []api.JobForesight  `json:"jobs"`
 }
 
 func (a *app) stalls(ctx context.Context, id string, worst int) error {
@@ -67,6 +75,7 @@ func (a *app) stalls(ctx context.Context, id string, worst int) error {
 			return &failure{Code: string(api.CodeNotFound), What: "no such session", Where: "session " + id,
 				Remedy: fmt.Sprintf("stoker stalls lists the open ones and the last %d that ended", api.StallsKept), exit: exitError}
 		}
+		list.Jobs = ofJob(list.Jobs, list.Sessions[0].JobID)
 	}
 	for i := range list.Sessions {
 		s := &list.Sessions[i]
@@ -75,7 +84,7 @@ func (a *app) stalls(ctx context.Context, id string, worst int) error {
 	if a.json {
 		return a.writeJSON(list)
 	}
-	return a.writeStalls(list.Sessions)
+	return a.writeStalls(&list)
 }
 
 func ofSession(sessions []api.SessionStalls, id string) []api.SessionStalls {
@@ -87,7 +96,18 @@ func ofSession(sessions []api.SessionStalls, id string) []api.SessionStalls {
 	return nil
 }
 
-func (a *app) writeStalls(sessions []api.SessionStalls) error {
+// ofJob returns the job of that name, or none.
+func ofJob(jobs []api.JobForesight, id string) []api.JobForesight {
+	for i := range jobs {
+		if jobs[i].JobID == id {
+			return jobs[i : i+1]
+		}
+	}
+	return []api.JobForesight{}
+}
+
+func (a *app) writeStalls(list *stallList) error {
+	sessions := list.Sessions
 	if len(sessions) == 0 {
 		_, err := fmt.Fprintln(a.out, "no sessions yet: they appear when a training job iterates over a stoker.Dataset")
 		return err
@@ -97,6 +117,27 @@ func (a *app) writeStalls(sessions []api.SessionStalls) error {
 			fmt.Fprintln(a.out)
 		}
 		if err := a.writeSessionStalls(&sessions[i]); err != nil {
+			return err
+		}
+	}
+	for i := range list.Jobs {
+		j := &list.Jobs[i]
+		fmt.Fprintf(a.out, "\njob %s: %s\n", printable(j.JobID), counted(j.Sessions, "session", "sessions"))
+		if err := a.writeForesight(&j.Foresight); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// writeForesight says how well a session or a job was foreseen.
+func (a *app) writeForesight(f *api.Foresight) error {
+	for i, line := range foreseen(f) {
+		head := "  read ahead: "
+		if i > 0 {
+			head = strings.Repeat(" ", len(head))
+		}
+		if _, err := fmt.Fprintln(a.out, head+line); err != nil {
 			return err
 		}
 	}
@@ -118,7 +159,9 @@ func (a *app) writeSessionStalls(s *api.SessionStalls) error {
 		return err
 	}
 	if s.Foresight != nil {
-		fmt.Fprintf(a.out, "  read ahead: %s\n", foreseen(s.Foresight))
+		if err := a.writeForesight(s.Foresight); err != nil {
+			return err
+		}
 	}
 	if len(s.Worst) == 0 {
 		return nil
@@ -131,22 +174,28 @@ func (a *app) writeSessionStalls(s *api.SessionStalls) error {
 	return table(a.out, worstRows(s.Worst))
 }
 
-// foreseen says in a line how well a session was foreseen.
-func foreseen(f *api.Foresight) string {
-	if f.Samples == 0 || f.BroughtBytes == 0 {
-		return "nothing, as nothing had to be"
+// foreseen says in lines how well a session or a job was foreseen: what became of the bytes,
+// what of the samples, and by how much they were early or late.
+func foreseen(f *api.Foresight) []string {
+	if f.BroughtBytes == 0 && f.Late+f.Unforeseen == 0 {
+		return []string{"nothing, as nothing had to be"}
 	}
-	samples := float64(f.Samples)
-	wasted := min(1, float64(f.WastedBytes)/float64(f.BroughtBytes))
-	line := fmt.Sprintf("foreseen %s of %s samples, on time %s, late %s; brought %s, wasted %s", share(float64(f.OnTime+f.Late)/samples),
-		grouped(f.Samples), share(float64(f.OnTime)/samples), share(float64(f.Late)/samples), humanBytes(f.BroughtBytes), share(wasted))
+	bytes := fmt.Sprintf("brought %s: accuracy %s, waste %s", humanBytes(f.BroughtBytes), share(f.Accuracy), share(f.Waste))
 	if f.WindowSamples > 0 {
-		line += fmt.Sprintf("; window %s samples", grouped(f.WindowSamples))
+		bytes += fmt.Sprintf("; window %s samples", grouped(f.WindowSamples))
 	}
 	if f.Failed > 0 {
-		line += fmt.Sprintf("; %s failed", counted(f.Failed, "read", "reads"))
+		bytes += fmt.Sprintf("; %s failed", counted(f.Failed, "read", "reads"))
 	}
-	return line
+	samples := fmt.Sprintf("read %s: coverage %s, timeliness %s", counted(f.Samples, "sample", "samples"), share(f.Coverage), share(f.Timeliness))
+	early, late := "too early: none", "too late: none"
+	if f.OnTime > 0 {
+		early = fmt.Sprintf("too early: %s before use, %s gone again", humanSeconds(f.EarlyMean()), share(f.GoneShare()))
+	}
+	if f.Late > 0 {
+		late = fmt.Sprintf("too late: %s, by %s", share(f.LateShare()), humanSeconds(f.LateMean()))
+	}
+	return []string{bytes, samples, early + "; " + late}
 }
 
 // causeRows draws each cause as its part of the whole wait.

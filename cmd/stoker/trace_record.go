@@ -40,6 +40,9 @@ out, and the recording says how much. At most four recordings are made at once.`
 		Args:              exactly("FILE"),
 		ValidArgsFunction: completeFile,
 		RunE: func(command *cobra.Command, args []string) error {
+			if err := checkRecord(command, &f); err != nil {
+				return err
+			}
 			return a.recordTrace(command.Context(), args[0], &f)
 		},
 	}
@@ -98,10 +101,19 @@ type recordedTrace struct {
 	Ended    string     `json:"ended"`
 }
 
-func (a *app) recordTrace(ctx context.Context, path string, f *recordFlags) error {
-	if f.length < 0 || f.accesses < 0 {
-		return &failure{Code: "usage", What: "--for and --accesses must not be negative", Remedy: "leave them out, or give a time and a number", exit: exitUsage}
+// checkRecord refuses limits that are none. A 0 that was given may be a script's mistake,
+// and the recording would never end.
+func checkRecord(command *cobra.Command, f *recordFlags) error {
+	given := command.Flags().Changed
+	for name, bad := range map[string]bool{"for": given("for") && f.length <= 0, "accesses": given("accesses") && f.accesses <= 0} {
+		if bad {
+			return &failure{Code: "usage", What: "--" + name + " must be above 0", Remedy: "leave it out to record until Ctrl-C", exit: exitUsage}
+		}
 	}
+	return nil
+}
+
+func (a *app) recordTrace(ctx context.Context, path string, f *recordFlags) error {
 	c, err := a.connect(ctx)
 	if err != nil {
 		return err

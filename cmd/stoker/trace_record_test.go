@@ -109,6 +109,8 @@ func TestRecordingsAreWrittenAndCanBeReplayed(t *testing.T) {
 	golden(t, "trace-record-json", p.run(t, "trace", "record", path, "--force", "--accesses", "30", "--json"))
 	golden(t, "trace-record-unknown", p.run(t, "trace", "record", path, "--force", "--dataset", "none"))
 	golden(t, "trace-record-negative", p.run(t, "trace", "record", path, "--for", "-1s"))
+	golden(t, "trace-record-zero", p.run(t, "trace", "record", path, "--for", "0s"))
+	golden(t, "trace-record-no-accesses", p.run(t, "trace", "record", path, "--accesses", "0"))
 	golden(t, "trace-record-nowhere", p.run(t, "trace", "record", filepath.Join(p.directory, "none", "x.trace")))
 	golden(t, "complete-trace-session", p.run(t, "__complete", "trace", "record", "x", "--session", ""))
 	wantNoHidden(t, p.directory)

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
+	"github.com/stokerio/stoker/backend/flash"
 	"github.com/stokerio/stoker/backend/object"
 	"github.com/stokerio/stoker/loader"
 	"github.com/stokerio/stoker/loader/api"
@@ -188,7 +189,19 @@ func nodeOptions(cfg config.Config, log *slog.Logger) loader.Options {
 		},
 		Hints:  loader.HintOptions{Max: cfg.Prefetch.HintsMax, BytesMax: int64(cfg.Prefetch.HintsBytesMax), IndicesMax: int64(cfg.Prefetch.IndicesMax)},
 		Object: object.Options{OpenFiles: cfg.IO.OpenFiles, ColdReads: cfg.IO.ColdReads},
+		Flash:  flashOptions(cfg.Flash),
 	}
+}
+
+func flashOptions(cfg config.Flash) flash.Options {
+	options := flash.Options{SyncInterval: cfg.SyncInterval, Direct: cfg.Direct, ScrubBytesPerSecond: int64(cfg.ScrubRate)}
+	if !cfg.Scrub {
+		options.ScrubBytesPerSecond = -1
+	}
+	for _, d := range cfg.Devices {
+		options.Devices = append(options.Devices, flash.Device{Path: filepath.Clean(d.Path), LimitBytes: int64(d.Limit)})
+	}
+	return options
 }
 
 // newLogger writes structured lines to standard error.

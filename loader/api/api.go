@@ -55,6 +55,7 @@ type Node interface {
 
 	Hinter
 	Tracer
+	Cacher
 }
 
 // Version says which daemon answers.
@@ -235,7 +236,9 @@ type Stats struct {
 	Refused        int64            // connections and requests of the session socket refused for limits or rights
 	Hints          HintStats
 	Traces         TraceStats
-	Foresight      Foresight // of all sessions; WindowSamples is a level
+	Foresight      Foresight      // of all sessions; WindowSamples is a level
+	Jobs           []JobForesight // of those with sessions open: of these, and of ended ones that Stalls tells of
+	Flash          []CacheDevice  // levels, but for what counts what was done
 }
 
 // Formats are the label values of stoker_datasets_by_format; a node's other

@@ -37,6 +37,9 @@ type fakeNode struct {
 	failing  error         // what RemoveDataset and AddHint return
 	hinted   []HintRequest // what AddHint was given
 	recorder fakeRecorder
+	paged    []CachePageRequest
+	evicted  []CacheEvict
+	limited  []CacheLimit
 }
 
 // plenty is a rate that tests which do not look at it never reach.
@@ -150,7 +153,9 @@ func (n *fakeNode) Stats() Stats {
 		Formats:  map[string]int64{"raw": 1, "tokens": 1}, ScansRunning: 1, ScanBytes: 4096, ScanSamples: 12,
 		Errors: map[string]int64{"not_found": 4}, Refused: 6,
 		Hints:  HintStats{Open: 2, Added: 9, Ended: map[string]int64{"lease": 4, "deleted": 3}, FetchedBytes: 8192, UnreadBytes: 4096},
+		Flash:  n.Cache().Devices,
 		Traces: TraceStats{Recordings: 1, Accesses: 5000, LostSamples: 64},
+		Jobs:   JobsOf(n.Stalls()),
 		Foresight: Foresight{WindowSamples: 96, Fetches: 70, Failed: 1, BroughtBytes: 6000, FoundBytes: 500, WastedBytes: 300, Samples: 80, OnTime: 60,
 			Late: 15, Unforeseen: 5, MissedReads: 7, EarlySeconds: 2.5, LateSeconds: 0.25},
 	}

@@ -41,6 +41,9 @@ func FuzzRequests(f *testing.F) {
 		"DELETE /v1/datasets/%70ets HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc",
 		"POST //v1/version HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\nffffffff\r\n",
 		"HEAD /v1/sessions/%00 HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 99999999999\r\n\r\n",
+		"GET /v1/cache/chunks?limit=9&prefix=3f&after=zz HTTP/1.1\r\nHost: x\r\n\r\n",
+		"POST /v1/cache/evict HTTP/1.1\r\nHost: x\r\nContent-Length: 22\r\n\r\n{\"chunks\":[\"00\",null]}",
+		"POST /v1/cache/limit HTTP/1.1\r\nHost: x\r\nContent-Length: 12\r\n\r\n{\"bytes\":-1}",
 		"GET /debug/pprof/ HTTP/1.1\r\nHost: x\r\nAccept-Encoding: gzip\r\n\r\n",
 	} {
 		f.Add([]byte(seed))

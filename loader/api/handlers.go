@@ -31,6 +31,7 @@ type sessionList struct {
 
 type stallList struct {
 	Sessions []SessionStalls `json:"sessions"`
+	Jobs     []JobForesight  `json:"jobs"`
 }
 
 // health answers as long as the process can.
@@ -112,6 +113,8 @@ func (h *handler) session(ctx *fasthttp.RequestCtx, id string) error {
 func (h *handler) stalls(ctx *fasthttp.RequestCtx, _ string) error {
 	list := stallList{Sessions: slices.Clone(h.node.Stalls())} // changed below
 	fillIn(&list.Sessions)
+	list.Jobs = JobsOf(list.Sessions)
+	fillIn(&list.Jobs)
 	for i := range list.Sessions {
 		worst := slices.Clone(list.Sessions[i].Worst)
 		fillIn(&worst)

@@ -26,7 +26,8 @@ type Hinter interface {
 	// Hint describes one of them, or returns an Error with code NotFound.
 	Hint(id string) (Hint, error)
 	// RenewHint lets the lease of a hint last for so many seconds from now, 0 standing
-	// for the default. Errors: CodeNotFound, CodeInvalid.
+	// for the default. Errors: CodeNotFound, CodeInvalid (also where the lease is the
+	// client's connection).
 	RenewHint(id string, leaseSeconds float64) (Hint, error)
 	// EndHint ends a hint and describes it as it was. Errors: CodeNotFound.
 	EndHint(id string) (Hint, error)
@@ -103,10 +104,11 @@ type HintRenewal struct {
 
 // States of a hint.
 const (
-	HintActive   = "active"   // being fetched
-	HintComplete = "complete" // all of it is there
-	HintSpent    = "spent"    // its budget is used up
-	HintFailed   = "failed"   // Problem says why
+	HintActive     = "active"     // being fetched
+	HintComplete   = "complete"   // all of it is there
+	HintIncomplete = "incomplete" // all of it was asked for, and some fetches failed: see FailedFetches
+	HintSpent      = "spent"      // its budget is used up
+	HintFailed     = "failed"     // Problem says why
 )
 
 // Hint describes a hint whose lease lasts.
@@ -119,7 +121,7 @@ type Hint struct {
 	CreatedAt time.Time  `json:"created_at"`
 	ExpiresAt *time.Time `json:"expires_at,omitempty"` // nil: with the client's connection
 	State     string     `json:"state"`
-	Problem   string     `json:"problem,omitempty"`
+	Problem   string     `json:"problem,omitempty"` // why it failed, or the first fetch that did
 
 	Samples       int64   `json:"samples"` // announced; of files, how many
 	Bytes         int64   `json:"bytes"`   // of them
@@ -127,11 +129,12 @@ type Hint struct {
 	ResidentShare float64 `json:"resident_share"`
 	Estimated     bool    `json:"estimated"` // Bytes, ResidentBytes and ResidentShare are extrapolated
 
-	BudgetBytes  int64   `json:"budget_bytes"`
-	FetchBytes   int64   `json:"fetch_bytes"`   // that are still to be fetched within the budget
-	FetchedBytes int64   `json:"fetched_bytes"` // so far
-	ReadySamples int64   `json:"ready_samples"` // brought or found, in the order of their use
-	ReadShare    float64 `json:"read_share"`    // of the ready samples, those that sessions then read
+	BudgetBytes   int64   `json:"budget_bytes"`
+	FetchBytes    int64   `json:"fetch_bytes"`    // that are still to be fetched within the budget
+	FetchedBytes  int64   `json:"fetched_bytes"`  // so far
+	FailedFetches int64   `json:"failed_fetches"` // so far; what they were for is not there
+	ReadySamples  int64   `json:"ready_samples"`  // brought or found, in the order of their use
+	ReadShare     float64 `json:"read_share"`     // of the ready samples, those that sessions then read
 
 	ReadyAt      *time.Time `json:"ready_at,omitempty"`
 	ReadyUnknown string     `json:"ready_unknown,omitempty"` // why there is no ReadyAt
@@ -147,7 +150,9 @@ type HintStats struct {
 }
 
 // HintReasons are the label values of stoker_hints_ended_total.
-func HintReasons() []string { return []string{"deleted", "lease", "client", "dataset", "shutdown"} }
+func HintReasons() []string {
+	return []string{"deleted", "lease", "client", "dataset", "shutdown", "failed"}
+}
 
 // hintList leaves room for fields beside the list.
 type hintList struct {

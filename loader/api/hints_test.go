@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -29,6 +30,8 @@ func addBody(request *http.Request, path string) {
 		text = fmt.Sprintf(`{"dataset":%q,"indices":[3,1,2]}`, name)
 	case request.Method == http.MethodPut && strings.HasPrefix(path, "/v1/hints/"):
 		text = `{"lease_seconds":60}`
+	case request.Method == http.MethodPost && strings.HasPrefix(path, "/v1/cache/"):
+		text = fmt.Sprintf(`{"path":"/nvme/%s","bytes":4096}`, cmp.Or(request.Header.Get(hintedDataset), "pets"))
 	default:
 		return
 	}
@@ -75,7 +78,13 @@ func (n *fakeNode) AddHint(_ context.Context, client Client, request HintRequest
 // post sends a body to /v1/hints.
 func (s *served) post(t *testing.T, body string, headers ...string) (int, http.Header, string) {
 	t.Helper()
-	request, err := http.NewRequest(http.MethodPost, "http://localhost/v1/hints", strings.NewReader(body))
+	return s.postTo(t, "/v1/hints", body, headers...)
+}
+
+// postTo sends a body to a path.
+func (s *served) postTo(t *testing.T, path, body string, headers ...string) (int, http.Header, string) {
+	t.Helper()
+	request, err := http.NewRequest(http.MethodPost, "http://localhost"+path, strings.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -91,7 +100,7 @@ func (s *served) post(t *testing.T, body string, headers ...string) (int, http.H
 	if err != nil {
 		t.Fatal(err)
 	}
-	wantDescribed(t, http.MethodPost, "/v1/hints", response.StatusCode, response.Header, text)
+	wantDescribed(t, http.MethodPost, path, response.StatusCode, response.Header, text)
 	return response.StatusCode, response.Header, string(text)
 }
 

@@ -49,6 +49,7 @@ type nodeCollector struct {
 	node    Node
 	build   *prometheus.Desc
 	metrics []metric
+	syncs   *prometheus.Desc // a histogram, which metric is not for
 }
 
 func newNodeCollector(node Node) *nodeCollector {
@@ -56,7 +57,8 @@ func newNodeCollector(node Node) *nodeCollector {
 		node: node,
 		build: prometheus.NewDesc("stoker_build_info", "Which stokerd this is; always 1.",
 			[]string{"version", "revision", "go_version"}, nil),
-		metrics: slices.Concat(trafficMetrics(), sessionMetrics(), datasetMetrics(), hintMetrics(), foresightMetrics(), traceMetrics()),
+		metrics: slices.Concat(trafficMetrics(), sessionMetrics(), datasetMetrics(), hintMetrics(), foresightMetrics(), jobMetrics(), traceMetrics(), flashMetrics()),
+		syncs:   newSyncHistogram(),
 	}
 }
 
@@ -166,6 +168,7 @@ func (c *nodeCollector) Describe(out chan<- *prometheus.Desc) {
 	for _, m := range c.metrics {
 		out <- m.description
 	}
+	out <- c.syncs
 }
 
 // Collect implements prometheus.Collector.
@@ -178,6 +181,7 @@ func (c *nodeCollector) Collect(out chan<- prometheus.Metric) {
 			out <- prometheus.MustNewConstMetric(m.description, m.kind, value, labels...)
 		})
 	}
+	collectSyncs(c.syncs, stats.Flash, out)
 }
 
 // requestCounter counts answers by door and status. Both label sets are bounded

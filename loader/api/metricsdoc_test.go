@@ -23,7 +23,8 @@ type advice struct {
 }
 
 func advised() map[string]advice {
-	return map[string]advice{
+	all := advisedOnFlash()
+	maps.Copy(all, map[string]advice{
 		"stoker_build_info": {
 			unit:   "always 1",
 			text:   "Join it to see which release a change of behaviour came with.",
@@ -79,10 +80,10 @@ func advised() map[string]advice {
 		"stoker_hints_added_total": {unit: "hints", query: `rate(stoker_hints_added_total[5m])`},
 		"stoker_hints_ended_total": {
 			unit: "hints",
-			text: "`deleted`: its client said so. `lease`: it was not renewed. `client`: the client's connection or process ended. `dataset`: the dataset was removed. `shutdown`: the daemon stopped. " +
+			text: "`deleted`: its client said so. `lease`: it was not renewed. `client`: the client's connection or process ended. `dataset`: the dataset was removed. `shutdown`: the daemon stopped. `failed`: it could not be begun. " +
 				"Many of `lease` are clients that forget their hints.",
 		},
-		"stoker_hint_fetched_bytes_total": {text: "At most `prefetch.hints_bytes_max` for each client at a time."},
+		"stoker_hint_fetched_bytes_total": {text: "At most `prefetch.hints_bytes_max` for each client at a time, and four times as many for all."},
 		"stoker_hint_unread_bytes_total": {
 			text:  "A high share means that clients announce what they do not read, or read it past Stoker, which the daemon does not see.",
 			query: `rate(stoker_hint_unread_bytes_total[1h]) / rate(stoker_hint_fetched_bytes_total[1h])`,
@@ -94,11 +95,31 @@ func advised() map[string]advice {
 		},
 		"stoker_prefetch_bytes_total": {text: "Much `found` for long means that most of a dataset is cached, but not all.", query: `sum by (outcome) (rate(stoker_prefetch_bytes_total[5m]))`},
 		"stoker_prefetch_wasted_bytes_total": {
-			text:  "Sessions that seek or end often, or windows that are larger than they need to be (`prefetch.epsilon`).",
+			text:  "At most what was brought. Sessions that seek or end often, or windows that are larger than they need to be (`prefetch.epsilon`).",
 			query: `rate(stoker_prefetch_wasted_bytes_total[1h]) / rate(stoker_prefetch_bytes_total{outcome="brought"}[1h])`,
 		},
-		"stoker_prefetch_fetches_total":      {unit: "reads", query: `rate(stoker_prefetch_fetches_total[5m])`},
-		"stoker_prefetch_failures_total":     {unit: "reads", text: "Files that are gone or have changed, or a disk that fails; the daemon's log says so when a session comes to them.", query: `increase(stoker_prefetch_failures_total[10m]) > 0`},
+		"stoker_prefetch_fetches_total":  {unit: "reads", query: `rate(stoker_prefetch_fetches_total[5m])`},
+		"stoker_prefetch_failures_total": {unit: "reads", text: "Files that are gone or have changed, or a disk that fails; the daemon's log says so when a session comes to them.", query: `increase(stoker_prefetch_failures_total[10m]) > 0`},
+		"stoker_prefetch_used_bytes_total": {
+			text:  "By what was brought: the accuracy.",
+			query: `rate(stoker_prefetch_used_bytes_total[1h]) / rate(stoker_prefetch_bytes_total{outcome="brought"}[1h])`,
+		},
+		"stoker_prefetch_gone_samples_total": {
+			text:  "Brought too early: the page cache is too small for what lies between, or others fill it. Less `prefetch.window_bytes`, or more memory.",
+			query: `rate(stoker_prefetch_gone_samples_total[5m]) / rate(stoker_prefetch_samples_total{outcome="on_time"}[5m])`,
+		},
+		"stoker_prefetch_job_share": {
+			unit: "1, a share",
+			text: "[What the figures mean](operations.md#how-well-reads-are-foreseen). Of the sessions that are open, and of those that `stoker stalls` still tells of. " +
+				"The first 16 jobs have series of their own; all others are one, whose `job_id` is empty. Sessions without a job are in none.",
+			query:  `stoker_prefetch_job_share{figure="accuracy"} < 0.9`,
+			labels: map[string]string{"job_id": "what the clients call the job"},
+		},
+		"stoker_prefetch_job_seconds": {
+			text:   "`early`: from being in the page cache to being read. `late`: from being asked for to being there. Jobs as for `stoker_prefetch_job_share`.",
+			query:  `stoker_prefetch_job_seconds{figure="late"}`,
+			labels: map[string]string{"job_id": "what the clients call the job"},
+		},
 		"stoker_prefetch_missed_reads_total": {unit: "samples", text: "What foresight did not prevent.", query: `rate(stoker_prefetch_missed_reads_total[5m])`},
 		"stoker_prefetch_early_seconds_total": {
 			text:  "By sample: how long what is read ahead waits for its use. It takes page cache for so long.",
@@ -110,7 +131,55 @@ func advised() map[string]advice {
 		"stoker_trace_accesses_total":        {unit: "accesses", query: `rate(stoker_trace_accesses_total[1m])`},
 		"stoker_trace_lost_samples_total":    {text: "The recorder's disk or processor is too slow for what is read here; the recording says how much it lacks. Record fewer datasets or sessions.", query: `increase(stoker_trace_lost_samples_total[10m]) > 0`},
 		"stoker_process_pss_bytes":           {text: "Unlike `process_resident_memory_bytes` it counts pages that are shared with trainers once over all processes."},
+	})
+	return all
+}
+
+// advisedOnFlash is the advice on the metrics of flash devices, which all have the label device.
+func advisedOnFlash() map[string]advice {
+	all := map[string]advice{
+		"stoker_flash_device_state": {unit: "1 or 0", text: "It only gets worse until the daemon starts again. See [Flash](flash.md#when-something-fails).", query: `stoker_flash_device_state{state!="healthy"} > 0`},
+		"stoker_flash_full":         {unit: "1 or 0", text: "Others took the room that the limit promises. Copies are dropped where chunks arrive; lower the limit, or free space.", query: `stoker_flash_full > 0`},
+		"stoker_flash_limit_bytes":  {text: "As configured, or as `POST /v1/cache/limit` changed it."},
+		"stoker_flash_segments":     {unit: "segments", text: "`retired` ones go when what is in them has moved. Some that stay, or more and more, are a device that fails.", query: `stoker_flash_segments{state="retired"} > 0`},
+		"stoker_flash_room_bytes": {
+			text: "`chunks`: their bytes. `padding`: extents are larger than their chunks. `free_extents`: of spans that take one size. `free_spans`: take any size. `busy`: being written, or dropped and not free yet. " +
+				"`lost`: ends of spans, and spans of which nobody knows what they hold. `own`: headers and ledgers. The query is what fragmentation costs.",
+			query: `sum by (instance, device) (stoker_flash_room_bytes{use=~"padding|free_extents|lost"}) / sum by (instance, device) (stoker_flash_limit_bytes)`,
+		},
+		"stoker_flash_chunks":               {unit: "chunks"},
+		"stoker_flash_chunk_bytes":          {text: "Blocks that are not there yet are counted too.", query: `sum by (instance, device) (stoker_flash_chunk_bytes) / sum by (instance, device) (stoker_flash_limit_bytes)`},
+		"stoker_flash_extents":              {unit: "extents", text: "Much `free` of sizes that no longer arrive is given up by and by.", labels: map[string]string{"up_to_bytes": "powers of two from `4096` to `8388608`", "state": "`busy`, `chunk`, `free`"}},
+		"stoker_flash_reads_total":          {unit: "reads", query: `rate(stoker_flash_reads_total[1m])`},
+		"stoker_flash_read_bytes_total":     {query: `rate(stoker_flash_read_bytes_total[1m])`},
+		"stoker_flash_checked_bytes_total":  {text: "Each block is checked when it is first read after a start, and by the scrubber."},
+		"stoker_flash_writes_total":         {unit: "writes", query: `rate(stoker_flash_writes_total[1m])`},
+		"stoker_flash_written_bytes_total":  {text: "The query is the write amplification, at most: several records of one page cost one page.", query: `sum by (instance, device) (rate(stoker_flash_written_bytes_total[1h])) / sum by (instance, device) (rate(stoker_flash_written_bytes_total{part="payload"}[1h]))`},
+		"stoker_flash_records_total":        {unit: "records"},
+		"stoker_flash_evicted_chunks_total": {unit: "chunks", text: "Much of it all the time: more is brought than fits.", query: `rate(stoker_flash_evicted_chunks_total[5m])`},
+		"stoker_flash_evicted_bytes_total":  {query: `rate(stoker_flash_evicted_bytes_total[5m]) / ignoring (part) rate(stoker_flash_written_bytes_total{part="payload"}[5m])`},
+		"stoker_flash_errors_total":         {text: "Any deserves an alert: flash that fails once fails again. `sync` and `write`: the segment is retired, and a sync is never tried again.", query: `increase(stoker_flash_errors_total[10m]) > 0`},
+		"stoker_flash_events_total": {
+			unit:  "events",
+			text:  "See [Flash](flash.md#when-something-fails) for what each means.",
+			query: `increase(stoker_flash_events_total{kind=~"chunk_corrupt|chunk_unreadable|record_damaged|segment_damaged"}[1h]) > 0`,
+		},
+		"stoker_flash_sync_seconds":                  {text: "A device that grows slow here is full, worn, or shared.", query: `histogram_quantile(0.99, sum by (instance, device, le) (rate(stoker_flash_sync_seconds_bucket[5m])))`},
+		"stoker_flash_scrub_share":                   {unit: "a part of 1"},
+		"stoker_flash_scrub_speed_bytes":             {unit: "bytes a second", text: "See `flash.scrub_rate`."},
+		"stoker_flash_scrub_passes_total":            {unit: "passes"},
+		"stoker_flash_scrub_ended_timestamp_seconds": {unit: "seconds since 1970", text: "Old: `flash.scrub_rate` is too low for the device, or the daemon does not stay up.", query: `time() - stoker_flash_scrub_ended_timestamp_seconds > 14 * 86400`},
+		"stoker_flash_scrub_bytes":                   {},
+		"stoker_flash_scrub_findings":                {unit: "findings", text: "`corrupt_copies` were dropped. `corrupt_puts` and `unreadable` are blocks; the log names their chunks. `records` were written anew.", query: `stoker_flash_scrub_findings{finding=~"corrupt_puts|unreadable"} > 0`},
 	}
+	for name, about := range all {
+		if about.labels == nil {
+			about.labels = map[string]string{}
+		}
+		about.labels["device"] = "paths of `flash.devices`"
+		all[name] = about
+	}
+	return all
 }
 
 // The reference is made of the registry, so that no metric is missing in it.

@@ -167,12 +167,13 @@ func answerTypes() map[string]any {
 		"listDatasets": datasetList{}, "getDataset": Dataset{}, "removeDataset": nil,
 		"listSessions": sessionList{}, "getSession": Session{}, "listStalls": stallList{}, "recordTrace": nil,
 		"listHints": hintList{}, "addHint": Hint{}, "getHint": Hint{}, "renewHint": Hint{}, "endHint": nil,
+		"getCache": Cache{}, "listChunks": CachePage{}, "evictCache": CacheEvicted{}, "limitCache": Cache{},
 	}
 }
 
 // bodyTypes are the Go types of requests' bodies, by operation.
 func bodyTypes() map[string]any {
-	return map[string]any{"addHint": HintRequest{}, "renewHint": HintRenewal{}}
+	return map[string]any{"addHint": HintRequest{}, "renewHint": HintRenewal{}, "evictCache": CacheEvict{}, "limitCache": CacheLimit{}}
 }
 
 func TestTypesAndSchemasAgree(t *testing.T) {

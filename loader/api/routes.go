@@ -38,7 +38,7 @@ type route struct {
 	serve           func(h *handler, ctx *fasthttp.RequestCtx, argument string) error
 	watch           bool     // asked by those who watch the daemon: has bounds of its own
 	body            bool     // takes a body
-	query           []string // parameters that it takes, each as often as wanted
+	query           []string // parameters that it takes
 }
 
 // routes is the whole API, except /debug/pprof.
@@ -56,6 +56,10 @@ func routes() []route {
 		{method: http.MethodGet, pattern: "/v1/sessions/{id}", serve: (*handler).session},
 		{method: http.MethodGet, pattern: "/v1/stalls", serve: (*handler).stalls},
 		{method: http.MethodGet, pattern: tracePath, serve: (*handler).trace, query: traceQuery()},
+		{method: http.MethodGet, pattern: "/v1/cache", serve: (*handler).cache},
+		{method: http.MethodGet, pattern: "/v1/cache/chunks", serve: (*handler).cacheChunks, query: cachePageQuery()},
+		{method: http.MethodPost, pattern: "/v1/cache/evict", serve: (*handler).evictCache, body: true},
+		{method: http.MethodPost, pattern: "/v1/cache/limit", serve: (*handler).limitCache, body: true},
 		{method: http.MethodGet, pattern: "/v1/hints", serve: (*handler).hints},
 		{method: http.MethodPost, pattern: "/v1/hints", serve: (*handler).addHint, body: true},
 		{method: http.MethodGet, pattern: "/v1/hints/{hint}", serve: (*handler).hint},

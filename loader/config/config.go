@@ -47,6 +47,9 @@ type Config struct {
 	// Fetching what will be read before it is asked for.
 	Prefetch Prefetch `yaml:"prefetch"`
 
+	// Chunks kept on local flash, across restarts. Sessions do not read through it yet.
+	Flash Flash `yaml:"flash"`
+
 	// The HTTP API. api.sock is always served, to the daemon's own user and root.
 	API API `yaml:"api"`
 
@@ -146,6 +149,43 @@ type Prefetch struct {
 	IndicesMax int `yaml:"indices_max"`
 }
 
+// Flash says where chunks are kept, and how.
+type Flash struct {
+	// Directories on local NVMe, each on a device of its own, for example
+	//   devices:
+	//     - {path: /nvme0/stoker, limit: 800GiB}
+	//     - {path: /nvme1/stoker}
+	// Each is made if need be, and is used by one stokerd at a time. limit is what
+	// its files may take; without it nine tenths of what the file system has free
+	// at the start, with what the directory has already. Empty: nothing is kept.
+	Devices []FlashDevice `yaml:"devices"`
+
+	// Whether chunks are read past the page cache (O_DIRECT), where the file system
+	// can: for nodes whose memory is better spent on other things.
+	Direct bool `yaml:"direct"`
+
+	// How long a copy that was brought to flash may be lost in a crash at most.
+	// What is stored for good is durable at once.
+	SyncInterval time.Duration `yaml:"sync_interval"`
+
+	// Whether what is on flash is read through all the time, to find what has
+	// rotted before somebody needs it.
+	Scrub bool `yaml:"scrub"`
+
+	// How fast that goes, bytes a second, each device. 0: all that a device may hold
+	// within a week, 64KiB to 16MiB.
+	ScrubRate Bytes `yaml:"scrub_rate"`
+}
+
+// FlashDevice is one directory.
+type FlashDevice struct {
+	// Its absolute path.
+	Path string `yaml:"path"`
+
+	// What its files may take together, bytes. 0: nine tenths of what is free.
+	Limit Bytes `yaml:"limit"`
+}
+
 // API configures the HTTP API beyond its Unix socket.
 type API struct {
 	// host:port to listen on with TCP. Empty: no TCP. Without token_file it must
@@ -203,6 +243,7 @@ func Default() Config {
 		},
 		IO:        IO{ColdReads: 32},
 		Prefetch:  Prefetch{Enabled: true, WindowBytes: 256 * mebibyte, Workers: 32, Epsilon: 0.005, HintsMax: 64, HintsBytesMax: gibibyte, IndicesMax: 16 << 20},
+		Flash:     Flash{SyncInterval: time.Second, Scrub: true},
 		API:       API{RequestsPerSecond: 200},
 		Admin:     Admin{Enabled: true},
 		Pyroscope: Pyroscope{ApplicationName: "stokerd"},

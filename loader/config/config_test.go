@@ -48,6 +48,11 @@ session:
   batch_bytes_max: "1.5 GiB"
   ring_bytes_total: 1073741824
 shutdown_timeout: 1m30s
+flash:
+  devices:
+    - {path: /nvme0/stoker, limit: 800GiB}
+    - path: /nvme1/stoker
+  scrub_rate: 1MiB
 pyroscope:
   tags: {rack: r7}
 `, 0o644)
@@ -63,6 +68,8 @@ pyroscope:
 	want.Session.RingBytesTotal = 1 << 30
 	want.Session.BatchBytesMax = 3 << 29
 	want.ShutdownTimeout = 90 * time.Second
+	want.Flash.Devices = []FlashDevice{{Path: "/nvme0/stoker", Limit: 800 << 30}, {Path: "/nvme1/stoker"}}
+	want.Flash.ScrubRate = 1 << 20
 	want.Pyroscope.Tags = map[string]string{"rack": "r7"}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got\n%+v, want\n%+v", got, want)
@@ -97,6 +104,9 @@ func TestLoadRefusesAndSaysWhere(t *testing.T) {
 		"shutdown_timeout: soon\n":                "soon",
 		"shutdown_timeout: 10\n":                  "line 1",
 		"log: info\n":                             "line 1",
+		"flash: {devices: [{pth: /nvme}]}\n":      "line 1, column 20: unknown field \"pth\"",
+		"flash: {devices: [/nvme]}\n":             "line 1",
+		"flash: {devices: /nvme}\n":               "line 1",
 		"- 1\n":                                   "line 1",
 		"log: {\n":                                "line 1",
 		"\tlog: x":                                "line 1",
@@ -211,6 +221,7 @@ func TestValidateReportsEveryConflictAtOnce(t *testing.T) {
 	cfg.Session = Session{Readers: 999, Slots: 2, RingBytesMax: 4 << 20, RingBytesTotal: 2 << 20, SessionsMax: 1, SessionsPerClientMax: 2}
 	cfg.IO = IO{ColdReads: 0, OpenFiles: -1}
 	cfg.Prefetch.WindowBytes, cfg.Prefetch.Workers, cfg.Prefetch.Epsilon, cfg.Prefetch.HedgeShare = 1, 0, math.NaN(), math.Inf(1)
+	cfg.Flash = Flash{ScrubRate: 1, Devices: []FlashDevice{{Path: "nvme", Limit: 1}}}
 	cfg.API = API{Listen: "0.0.0.0:80"}
 	cfg.Pyroscope = Pyroscope{ServerAddress: "http://ada:hunter2@host", BasicAuthUser: "u"}
 	cfg.ShutdownTimeout = time.Hour
@@ -223,6 +234,7 @@ func TestValidateReportsEveryConflictAtOnce(t *testing.T) {
 		"runtime_dir", "data_dir", "log.level", "log.format", "session.readers", "session.slots", "session.ring_bytes_total",
 		"session.batch_bytes_max", "session.sessions_per_client_max", "session.message_rate_max", "io.cold_reads", "io.open_files",
 		"prefetch.window_bytes", "prefetch.workers", "prefetch.epsilon", "prefetch.hedge_share",
+		"flash.sync_interval", "flash.scrub_rate", "flash.devices[0].path", "flash.devices[0].limit",
 		"api.listen", "api.requests_per_second", "pyroscope.server_address", "pyroscope.basic_auth_user", "pyroscope.application_name", "shutdown_timeout",
 	} {
 		if !strings.Contains(text, "\n  "+field+": ") {
@@ -255,6 +267,54 @@ func TestListeningBeyondLoopbackNeedsAToken(t *testing.T) {
 	cfg.API.Listen = ""
 	if err := cfg.Validate(); err == nil {
 		t.Error("a token that is never asked for was accepted")
+	}
+}
+
+func TestDevicesHaveDirectoriesOfTheirOwn(t *testing.T) {
+	for _, test := range []struct {
+		paths []string
+		want  string // in the error; "": none
+	}{
+		{nil, ""},
+		{[]string{"/nvme0/stoker", "/nvme1/stoker", "/nvme1/stoker2", "/nvme1/..stoker"}, ""},
+		{[]string{"/home/ada/.local/share/stoker-flash", "/home/ada/.local/share/flash"}, ""},
+		{[]string{"/nvme0", "/nvme0/"}, "flash.devices[1].path: \"/nvme0/\" and \"/nvme0\""},
+		{[]string{"/nvme0", "/nvme1", "/nvme0/a/b"}, "flash.devices[2].path"},
+		{[]string{"/nvme0/a", "/nvme0/b/.."}, "flash.devices[1].path"},
+		{[]string{"/home/ada/.local/share/stoker"}, "data_dir"},
+		{[]string{"/home/ada/.local/share/stoker/flash"}, "data_dir"},
+		{[]string{"/home"}, "data_dir"},
+		{[]string{"/tmp/stoker-1000/flash"}, "runtime_dir"},
+		{[]string{"nvme0"}, "no absolute path"},
+		{[]string{""}, "no absolute path"},
+		{[]string{"/nvme\xff"}, "no absolute path"},
+		{[]string{"/nvme\x00"}, "no absolute path"},
+	} {
+		cfg := Default()
+		cfg.Complete(testEnvironment(map[string]string{"HOME": "/home/ada"}))
+		for _, path := range test.paths {
+			cfg.Flash.Devices = append(cfg.Flash.Devices, FlashDevice{Path: path})
+		}
+		err := cfg.Validate()
+		if (err == nil) != (test.want == "") || err != nil && !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%q: %v, want %q", test.paths, err, test.want)
+		}
+	}
+	cfg := Default()
+	cfg.Complete(testEnvironment(nil))
+	for i := range flashDevicesMax + 1 {
+		cfg.Flash.Devices = append(cfg.Flash.Devices, FlashDevice{Path: fmt.Sprintf("/nvme%d", i)})
+	}
+	if err := cfg.Validate(); err == nil || !strings.Contains(err.Error(), "at most 63") {
+		t.Errorf("64 devices: %v", err)
+	}
+	cfg.Flash.Devices = cfg.Flash.Devices[1:]
+	if err := cfg.Validate(); err != nil {
+		t.Errorf("63 devices: %v", err)
+	}
+	cfg.Flash.Scrub, cfg.Flash.ScrubRate = false, mebibyte
+	if err := cfg.Validate(); err == nil || !strings.Contains(err.Error(), "flash.scrub_rate: is set, but flash.scrub is false") {
+		t.Errorf("a rate for what is off: %v", err)
 	}
 }
 

@@ -48,6 +48,9 @@ func TestExampleLoadsToTheDefaults(t *testing.T) {
 	if want.Pyroscope.Tags == nil {
 		want.Pyroscope.Tags = map[string]string{}
 	}
+	if want.Flash.Devices == nil {
+		want.Flash.Devices = []FlashDevice{}
+	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("example loads to\n%+v, want the defaults\n%+v", got, want)
 	}
@@ -65,8 +68,11 @@ func TestEveryFieldIsDocumented(t *testing.T) {
 			if comments[in.Name()+"."+field.Name] == "" {
 				t.Errorf("%s.%s has no comment", in.Name(), field.Name)
 			}
-			if field.Type.Kind() == reflect.Struct {
-				visit(field.Type)
+			switch inner := field.Type; {
+			case inner.Kind() == reflect.Struct:
+				visit(inner)
+			case inner.Kind() == reflect.Slice:
+				visit(inner.Elem())
 			}
 		}
 	}
@@ -112,6 +118,8 @@ func literal(value reflect.Value) string {
 		return strconv.Quote("")
 	case reflect.Map:
 		return "{}"
+	case reflect.Slice:
+		return "[]"
 	}
 	return fmt.Sprint(value.Interface())
 }

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // socketPathMax is the longest path of a Unix socket: sun_path has 108 bytes,
@@ -61,6 +62,7 @@ func (c *Config) Validate() error {
 	p.within("io.cold_reads", int64(c.IO.ColdReads), 1, 4096)
 	p.within("io.open_files", int64(c.IO.OpenFiles), 0, 1<<20)
 	c.Prefetch.validate(&p)
+	c.validateFlash(&p)
 	c.API.validate(&p)
 	c.Pyroscope.validate(&p)
 	if c.ShutdownTimeout < 100*time.Millisecond || c.ShutdownTimeout > 10*time.Minute {
@@ -132,6 +134,56 @@ func (f Prefetch) validate(p *problems) {
 	p.within("prefetch.hints_max", int64(f.HintsMax), 1, 4096)
 	p.bytesWithin("prefetch.hints_bytes_max", f.HintsBytesMax, 1, tebibyte)
 	p.within("prefetch.indices_max", int64(f.IndicesMax), 1, 256<<20)
+}
+
+// flashDevicesMax is how many devices one store can have.
+const flashDevicesMax = 63
+
+func (c *Config) validateFlash(p *problems) {
+	f := &c.Flash
+	if f.SyncInterval < time.Millisecond || f.SyncInterval > time.Minute {
+		p.add("flash.sync_interval", "%s is out of range: give 1ms to 1m", f.SyncInterval)
+	}
+	if f.ScrubRate != 0 {
+		p.bytesWithin("flash.scrub_rate", f.ScrubRate, kibibyte, tebibyte)
+	}
+	if !f.Scrub && f.ScrubRate != 0 {
+		p.add("flash.scrub_rate", "is set, but flash.scrub is false: nothing would be read at that rate; remove one of them")
+	}
+	if len(f.Devices) > flashDevicesMax {
+		p.add("flash.devices", "%d are too many: give at most %d", len(f.Devices), flashDevicesMax)
+		return
+	}
+	for i, d := range f.Devices {
+		c.validateDevice(p, fmt.Sprintf("flash.devices[%d]", i), d, f.Devices[:i])
+	}
+}
+
+// validateDevice checks one device against those before it and the other directories.
+func (c *Config) validateDevice(p *problems, field string, d FlashDevice, before []FlashDevice) {
+	if d.Limit != 0 {
+		p.bytesWithin(field+".limit", d.Limit, 64*mebibyte, 1024*tebibyte)
+	}
+	if !filepath.IsAbs(d.Path) || strings.ContainsRune(d.Path, 0) || !utf8.ValidString(d.Path) {
+		p.add(field+".path", "%q is no absolute path", d.Path)
+		return
+	}
+	for _, other := range []struct{ name, path string }{{"runtime_dir", c.RuntimeDir}, {"data_dir", c.DataDir}} {
+		if filepath.IsAbs(other.path) && (contains(d.Path, other.path) || contains(other.path, d.Path)) {
+			p.add(field+".path", "%q and %s, %q, are one in the other: give it a directory of its own", d.Path, other.name, other.path)
+		}
+	}
+	for _, other := range before {
+		if filepath.IsAbs(other.Path) && (contains(d.Path, other.Path) || contains(other.Path, d.Path)) {
+			p.add(field+".path", "%q and %q are one in the other: give each device a directory of its own", d.Path, other.Path)
+		}
+	}
+}
+
+// contains reports whether a path is a directory or lies in it. Both are absolute.
+func contains(directory, path string) bool {
+	within, err := filepath.Rel(directory, path)
+	return err == nil && within != ".." && !strings.HasPrefix(within, "../")
 }
 
 func (a API) validate(p *problems) {

@@ -26,7 +26,7 @@ from . import _places
 from ._select import make_select
 from .catalog import read_record
 from .client import Client, Message
-from .errors import ForkedError, InvalidError, ProtocolError
+from .errors import ForkedError, InvalidError, NotFoundError, ProtocolError
 
 _INDICES_INLINE: Final = 2048  # those of a message that certainly fits a packet
 _MOMENT: Final = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d+))?(Z|[+-]\d\d:\d\d)")
@@ -41,8 +41,11 @@ class HintInfo:
     ----------
     id, dataset, kind : str
         The hint, its dataset, and what it names: "indices", "files", or a sampler's kind.
-    state : "active", "complete", "spent" or "failed"
-        It is being fetched; all of it is there; its budget is used up; ``problem`` says why.
+    state : "active", "complete", "incomplete", "spent" or "failed"
+        It is being fetched; all of it is there; all of it was asked for, and
+        ``failed_fetches`` failed; its budget is used up; ``problem`` says why.
+    problem : str
+        Why it failed, or the first of its fetches that did.
     samples, bytes : int
         What was announced.
     resident_bytes, resident_share : int, float
@@ -50,6 +53,8 @@ class HintInfo:
         and ``bytes`` are extrapolated from some of the samples.
     budget_bytes, fetch_bytes, fetched_bytes : int
         What may be fetched at most, what is still to be fetched, what was.
+    failed_fetches : int
+        Fetches that failed. What they were for is not there.
     ready_samples : int
         Samples that were brought or found, in the order of their use.
     read_share : float
@@ -71,6 +76,7 @@ class HintInfo:
     budget_bytes: int = 0
     fetch_bytes: int = 0
     fetched_bytes: int = 0
+    failed_fetches: int = 0
     ready_samples: int = 0
     read_share: float = 0.0
     ready_at: str = ""
@@ -82,6 +88,7 @@ class Hint:
 
     def __init__(self, client: Client, info: HintInfo) -> None:
         self._client = client
+        self._ended = False
         self.info = info
 
     @property
@@ -121,14 +128,17 @@ class Hint:
             raise ForkedError(
                 f"the hint is of process {self._client.pid}", self.id, "announce another one in the forked child"
             )
+        if self._ended:
+            raise NotFoundError("the hint was ended here", self.id, "announce another one")
         self.info = ask_hint(self._client, {"type": "hint_info", "id": self.id})
         return self.info
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until nothing more is to be fetched, at most so many seconds.
 
-        Returns whether all of it is there: False after the time, or if its budget is
-        used up before.
+        Returns whether all of it is there: False after the time, if its budget is used
+        up before, or if fetches of it failed. ``info.state`` says which: "active", "spent",
+        "incomplete" or "failed".
 
         Raises
         ------
@@ -148,6 +158,7 @@ class Hint:
 
     def end(self) -> None:
         """End it: nothing more is fetched. What was fetched stays. Harmless when it has ended."""
+        self._ended = True
         self._client.close()
 
     def __enter__(self) -> Hint:
@@ -227,7 +238,8 @@ def hint(
     priority : float
         Weight beside other jobs where a link is too narrow; default 1.
     budget_bytes : int
-        What may be fetched at most; default: what the daemon allows.
+        What may be fetched at most; default: what the daemon allows. What is in memory
+        already costs nothing.
     block_size : int
         Tokens of a row, for datasets of tokens.
     select : as in :class:`stoker.Dataset`
@@ -283,16 +295,21 @@ def make_hint(
         )
     message: Message = {"dataset": dataset}
     message.update({name: value for name, value in more.items() if value not in (None, "")})
+    for name in ("budget_bytes", "block_size"):
+        if name in message:
+            message[name] = _whole(name, message[name])
     for name, value in (("deadline_seconds", deadline), ("samples_per_second", rate)):
         if value is not None:
             message[name] = _finite(name, value)
     if "priority" in message:
         message["priority"] = _finite("priority", message["priority"])
     if sampler is not None:
-        message["sampler"] = {"kind": sampler} if isinstance(sampler, str) else dict(sampler)
+        message["sampler"] = _sampler(sampler)
     if window is not None:
-        message["window"] = {"from": int(window[0]), "count": int(window[1])}
+        message["window"] = _window(window)
     if files is not None:
+        if isinstance(files, (str, os.PathLike)):
+            raise InvalidError(f"files={files!r:.80} is one path", "files", "pass a list of them")
         message["files"] = [_file(file) for file in files]
     columns = make_select(select)
     if columns is not None:
@@ -308,19 +325,32 @@ def ask_hint(client: Client, request: Message, *descriptors: int) -> HintInfo:
 
 def _numbers(indices: Iterable[int]) -> np.ndarray[Any, np.dtype[np.int64]]:
     """Indices as int64; raises InvalidError for what is no list of whole numbers."""
-    if not isinstance(indices, np.ndarray):
-        indices = list(indices)
     try:
+        if not isinstance(indices, np.ndarray):
+            # A tensor is quick to turn into a list, and slow to iterate.
+            indices = indices.tolist() if hasattr(indices, "tolist") else list(indices)
         found = np.asarray(indices)
         if found.ndim == 1 and found.dtype.kind == "O":  # of tensors, or too large
             found = np.array([operator.index(index) for index in indices], np.int64)
     except (TypeError, ValueError, OverflowError):
-        found = np.zeros((1, 1))
+        found = np.zeros((1, 1))  # no list at all, or one of something else
     if found.ndim != 1 or (len(found) and found.dtype.kind not in "iu"):
         raise InvalidError(f"indices={indices!r:.80} are no whole numbers", "indices", "pass numbers of samples")
     if found.dtype == np.uint64 and (found >= 1 << 63).any():
         raise InvalidError("an index is beyond all samples", "indices", "pass numbers of samples")
     return found.astype(np.int64, copy=False)
+
+
+def _whole(name: str, value: Any) -> int:
+    """A count, which no text and no float is; raises InvalidError for one that is none."""
+    try:
+        if not isinstance(value, bool):
+            return operator.index(value)
+    except TypeError:
+        pass
+    raise InvalidError(
+        f"{name} is {value!r:.80}, of type {type(value).__name__}", name, "pass an int, such as 1 << 30, or leave it out"
+    )
 
 
 def _finite(name: str, value: Any) -> float:
@@ -331,6 +361,37 @@ def _finite(name: str, value: Any) -> float:
     if not 0 < number < float("inf"):
         raise InvalidError(f"{name} is {value!r:.80}", name, "pass a number above 0, or leave it out")
     return number
+
+
+def _sampler(sampler: str | Mapping[str, Any]) -> Message:
+    """A sampler as a message has it; numpy's numbers become Python's."""
+    if isinstance(sampler, str):
+        return {"kind": sampler}
+    if not isinstance(sampler, Mapping):
+        raise InvalidError(
+            f"sampler={sampler!r:.80} is neither a kind nor a mapping",
+            "sampler",
+            "pass a kind such as 'torch' with its parameters, or wrap a sampler of your own in stoker.prefetching",
+        )
+    try:
+        return {
+            str(name): value if isinstance(value, (str, bool)) else operator.index(value)
+            for name, value in sampler.items()
+        }
+    except TypeError:
+        raise InvalidError(
+            f"sampler={dict(sampler)!r:.80} holds what is no whole number", "sampler", "pass what stoker.hint documents"
+        ) from None
+
+
+def _window(window: tuple[int, int]) -> Message:
+    try:
+        first, count = window
+        return {"from": operator.index(first), "count": operator.index(count)}
+    except (TypeError, ValueError):
+        raise InvalidError(
+            f"window={window!r:.80} is no pair of whole numbers", "window", "pass its first place and its length"
+        ) from None
 
 
 def _file(file: str | tuple[str, int, int]) -> Message:

@@ -1,0 +1,209 @@
+package flash
+
+// evict drops up to n chunks of a class, and may begin to take a span from another class.
+// coming is how many extents will be free once that is durable, of whatever class; now
+// says that a span is free already. The device's lock is held.
+func (d *device) evict(c uint8, n int) (coming int, now bool) {
+	if len(d.mu.freeSpans) > 0 { // what they lack is room for records
+		return d.turn(c, n), false
+	}
+	if x := d.donor(c); x != nil {
+		d.mu.donating = x
+		if coming, now = d.drain(x); now {
+			return coming, now
+		}
+		d.mover.kick() // for what was put, and for what is being written
+	}
+	return coming + d.turn(c, n), false
+}
+
+// chances is how many chunks that were read lately the hand passes in one call at most.
+const chances = 4096
+
+// turn moves the hand of a class until n chunks are dropped, at most twice round.
+func (d *device) turn(c uint8, n int) (dropped int) {
+	state := &d.mu.classes[c]
+	h := &state.hand
+	passed := 0
+	for spans := 2 * len(state.spans); dropped < n && spans > 0; {
+		if h.span >= len(state.spans) {
+			h.span, h.extent = 0, 0
+		}
+		x := state.spans[h.span]
+		if h.extent >= len(x.slots) || int(x.puts.Load()) == len(x.slots)-x.free {
+			h.span, h.extent = h.span+1, 0
+			spans--
+			continue
+		}
+		extent := uint32(h.extent)
+		h.extent++
+		switch d.drop(x, extent, passed < chances, false) {
+		case droppedNow:
+			dropped++
+		case passedOver:
+			passed++
+		}
+	}
+	return dropped
+}
+
+// What drop did.
+type dropResult uint8
+
+const (
+	notDropped dropResult = iota
+	passedOver            // it was read lately
+	droppedNow
+	droppedHeld // its extent is free when who holds it releases it
+)
+
+// drop drops a chunk that was filled; if chance is set, not one that was read since it was
+// last passed over; one that somebody holds only if held is set.
+func (d *device) drop(x *span, extent uint32, chance, held bool) dropResult {
+	slot := &x.slots[extent]
+	if !slot.is(live) {
+		return notDropped
+	}
+	index := &d.store.index
+	h, hash := index.shardOf(&slot.id)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	switch {
+	case !slot.is(live), slot.kind != filled, slot.holds > 0 && !held:
+		return notDropped
+	case chance && slot.flags&visited != 0:
+		slot.flags &^= visited
+		return passedOver
+	}
+	h.remove(index.find(h, hash, &slot.id))
+	d.evicted(x, extent)
+	if slot.holds > 0 {
+		return droppedHeld
+	}
+	return droppedNow
+}
+
+// longer is how much longer chunks of a class stay before it gives a span to another.
+const longer = 2
+
+// donor returns the span that class c may have from another: an empty one, else one that
+// stays nearly empty, else one of the class whose chunks stay longest. It is nil if none
+// stay much longer than those of c, or one is being taken already.
+func (d *device) donor(c uint8) (donor *span) {
+	if d.mu.donating != nil {
+		return nil
+	}
+	mine := d.stay(c)
+	most := mine * longer
+	var idlest *span
+	for other := range d.mu.classes {
+		state := &d.mu.classes[other]
+		if other == int(c) || len(state.spans) == 0 {
+			continue
+		}
+		stay := d.stay(uint8(other))
+		if stay <= most && 2*state.free < int(d.geometry.classes[other].extents) {
+			continue
+		}
+		switch x := state.cheapest(); {
+		case x == nil:
+		case x.empty():
+			return x
+		case d.idle(x) && (idlest == nil || d.used(x) < d.used(idlest)):
+			idlest = x
+		case stay > most:
+			donor, most = x, stay
+		}
+	}
+	if idlest != nil {
+		return idlest
+	}
+	return donor
+}
+
+// idleAfter is after what part of the device was written, one in so many, a span that is
+// still nearly empty is thought to stay so.
+const idleAfter = 4
+
+// idle reports whether a span holds little, and that not only because it is new.
+func (d *device) idle(x *span) bool {
+	return d.used(x) <= d.geometry.spanBytes/4 && d.mu.written-x.born > d.mu.limit/idleAfter
+}
+
+// used is how many bytes of a span are in use.
+func (d *device) used(x *span) int64 {
+	return int64(len(x.slots)-x.free) * d.geometry.classes[x.class].bytes
+}
+
+// cheapest is the span that is taken from a class with the least loss: with the fewest
+// chunks that were put, which must move, then the fewest chunks. It is nil if there is none,
+// or if what was put there would not find room in the others: it would be moved from one to
+// the other for ever.
+func (s *classState) cheapest() (best *span) {
+	fewest, room := int32(0), 0
+	for _, x := range s.spans {
+		if x.draining {
+			continue
+		}
+		puts := x.puts.Load()
+		room += len(x.slots) - x.lost - int(puts)
+		if puts > 0 && puts == x.stuck {
+			continue
+		}
+		if best == nil || puts < fewest || puts == fewest && x.free > best.free {
+			best, fewest = x, puts
+		}
+	}
+	if fewest > 0 && room < len(best.slots) {
+		return nil
+	}
+	return best
+}
+
+// stay is how long a chunk of a class stays that nobody reads, in turns of the device; -1
+// for a class without spans.
+func (d *device) stay(c uint8) float64 {
+	spans := len(d.mu.classes[c].spans)
+	if spans == 0 {
+		return -1
+	}
+	return float64(spans) * float64(d.geometry.spanBytes) / float64(max(1, d.due(c)))
+}
+
+// drain lets nothing new into a span and drops what was filled. coming is how many extents
+// will be free soon; gone says that the span was empty, and is no class's any more.
+func (d *device) drain(x *span) (coming int, gone bool) {
+	if !x.draining {
+		x.draining = true
+		d.mu.classes[x.class].free -= x.free
+	}
+	for extent := range uint32(len(x.slots)) {
+		if d.drop(x, extent, false, true) == droppedNow {
+			coming++
+		}
+	}
+	if x.empty() {
+		d.disband(x)
+		return 0, true
+	}
+	return coming, false
+}
+
+// endDonation ends the time in which a span that was drained is waited for. moved is false
+// if something that was put stays in it: it is its class's again then.
+func (d *device) endDonation(x *span, moved bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.mu.donating != x {
+		return
+	}
+	defer d.broadcast()
+	d.mu.donating = nil
+	if moved || x.segment.draining || x.segment.retired.Load() {
+		return // what holds or writes keep there goes by itself
+	}
+	x.draining, x.stuck = false, x.puts.Load()
+	state := &d.mu.classes[x.class]
+	state.free += x.free
+	state.at = min(state.at, x.order)
+}

@@ -1,0 +1,265 @@
+package flash
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/stokerio/stoker/backend"
+)
+
+// recover finds the segments of a directory and the chunks in them.
+func (d *device) recover(ctx context.Context) error {
+	names, err := d.files.List(segmentsFolder)
+	if err != nil {
+		return err
+	}
+	slices.Sort(names)
+	d.kept = map[string]struct{}{}
+	names = slices.DeleteFunc(names, func(name string) bool {
+		if strings.HasSuffix(name, unfinished) {
+			return true // newSegment removes it
+		}
+		_, ok := segmentNumber(name)
+		if !ok {
+			d.store.event(Event{Kind: SegmentDamaged, Device: d.path, Segment: d.files.Path(segmentsFolder + "/" + name), Detail: "its name is no segment's: it is left alone"})
+		}
+		return !ok
+	})
+	var found []*segment
+	inOrder(len(names), func(i int) opened { return d.readHeader(segmentsFolder + "/" + names[i]) }, func(i int, o opened) {
+		name := segmentsFolder + "/" + names[i]
+		s, err := d.openSegment(name, &o)
+		if err != nil {
+			d.kept[name] = struct{}{}
+			d.store.event(Event{Kind: SegmentDamaged, Device: d.path, Segment: d.files.Path(name), Detail: "it is left alone", Err: err})
+			return
+		}
+		found = append(found, s)
+	})
+	all, err := d.arrange(found)
+	if err != nil {
+		return err
+	}
+	d.segments.Store(&all)
+	return d.readLedgers(ctx, all)
+}
+
+// opened is a segment's file before anything is known of it.
+type opened struct {
+	file   File
+	size   int64
+	header []byte
+	err    error
+}
+
+func (d *device) readHeader(name string) (o opened) {
+	if o.file, o.err = d.files.Open(name, false); o.err != nil {
+		return o
+	}
+	if o.size, o.err = o.file.Size(); o.err != nil {
+		return o
+	}
+	o.header = make([]byte, headerBytes)
+	n, err := o.file.ReadAt(o.header, 0)
+	if err != nil && (n < len(o.header) || !errors.Is(err, io.EOF)) {
+		o.err = fmt.Errorf("read its header: %w", err)
+	}
+	return o
+}
+
+// openSegment makes a segment of an open file. Its number is what its header says; where that is
+// damaged, what its name says: the records know whether that is right.
+func (d *device) openSegment(name string, o *opened) (_ *segment, err error) {
+	defer func() {
+		if err != nil && o.file != nil {
+			err = errors.Join(err, o.file.Close())
+		}
+	}()
+	if o.err != nil {
+		return nil, o.err
+	}
+	size := o.size
+	h, err := decodeHeader(o.header)
+	switch {
+	case errors.Is(err, errHeader):
+		h = header{device: d.id, spanBytes: d.geometry.spanBytes, spans: uint32(d.spansOf(size))}
+		h.number, _ = segmentNumber(name[len(segmentsFolder)+1:])
+		d.store.event(Event{Kind: SegmentDamaged, Device: d.path, Segment: d.files.Path(name), Detail: "its header is damaged: it is taken for what its name and size say"})
+		if h.spans == 0 {
+			return nil, err
+		}
+	case err != nil:
+		return nil, err
+	case h.device != d.id:
+		return nil, fmt.Errorf("it is of another device, %x", h.device)
+	case h.spanBytes != d.geometry.spanBytes, h.spans == 0, h.spans > maxSegmentSpans, h.number >= maxSegments:
+		return nil, fmt.Errorf("segment %d of %d spans of %d bytes: no segment of this device", h.number, h.spans, h.spanBytes)
+	}
+	if whole := d.geometry.fileBytes(h.spans); size < whole {
+		d.store.event(Event{Kind: SegmentDamaged, Device: d.path, Segment: d.files.Path(name), Detail: fmt.Sprintf("it was cut short: %d bytes of %d; chunks whose records began at %d are lost", size, whole, d.geometry.ledgerAt(h.spans, 0))})
+	}
+	return &segment{device: d, number: h.number, name: name, file: o.file, spans: make([]*span, h.spans)}, nil
+}
+
+// spansOf is how many spans a segment of that size has: one whose header is damaged.
+func (d *device) spansOf(size int64) int {
+	for n := uint32(d.geometry.segmentSpans); n > 0; n-- {
+		if size >= d.geometry.ledgerAt(n, 0) {
+			return int(n)
+		}
+	}
+	return 0
+}
+
+// arrange puts segments in the order of their numbers. Of two with one number, that is
+// used whose name is the number's, or the first; the other is a copy, and left alone.
+func (d *device) arrange(found []*segment) ([]*segment, error) {
+	var all []*segment
+	for _, s := range found {
+		for int(s.number) >= len(all) {
+			all = append(all, nil)
+		}
+		other := all[s.number]
+		if other == nil {
+			all[s.number] = s
+			d.mu.bytes += d.geometry.ledgerAt(s.count(), 0)
+			continue
+		}
+		if s.name == segmentName(s.number) {
+			d.mu.bytes += d.geometry.ledgerAt(s.count(), 0) - d.geometry.ledgerAt(other.count(), 0)
+			all[s.number], s, other = s, other, s
+		}
+		d.kept[s.name] = struct{}{}
+		d.store.event(Event{Kind: SegmentDamaged, Device: d.path, Segment: s.path(), Detail: "it is a copy of " + other.path() + ": it is left alone"})
+		if err := s.file.Close(); err != nil {
+			return nil, err
+		}
+	}
+	return all, nil
+}
+
+// readSpan finds the chunks of a span. Its class is what its records say: that of the
+// newest, should they differ.
+func (d *device) readSpan(s *segment, number uint32, ledger []byte) {
+	c, known, damaged := d.classOfLedger(s, number, ledger)
+	if damaged > 0 {
+		d.store.event(Event{Kind: RecordDamaged, Device: d.path, Segment: s.path(), Detail: fmt.Sprintf("%d records of span %d: their chunks are lost", damaged, number)})
+	}
+	switch {
+	case !known && damaged == 0:
+		d.mu.freeSpans = append(d.mu.freeSpans, &spanPlace{s, number})
+		return
+	case !known: // nothing is written where it cannot be said what there is; see Check
+		s.unknown = true
+		return
+	}
+	x := newSpan(s, number, c)
+	d.adopt(x)
+	var r record
+	for i := range uint32(len(x.slots)) {
+		p := ledger[int(i)*recordBytes:][:recordBytes]
+		if isNothing(p) {
+			continue
+		}
+		x.mark(i)
+		if !x.draining {
+			d.mu.classes[c].free--
+		}
+		err := r.decode(p, d.id, place{s.number, number, i})
+		if err == nil && r.extents == uint32(len(x.slots)) && int64(r.size) <= d.geometry.classes[c].bytes {
+			d.find(x, i, &r)
+			continue
+		}
+		x.slots[i].become(doomed)
+		d.syncer.remove(x, i)
+	}
+}
+
+// classOfLedger is the class of a span by its records: that of the newest, should they
+// differ. It counts those that are damaged.
+func (d *device) classOfLedger(s *segment, number uint32, ledger []byte) (c uint8, known bool, damaged int) {
+	var r record
+	newest := uint64(0)
+	for i := range uint32(len(ledger) / recordBytes) {
+		p := ledger[int(i)*recordBytes:][:recordBytes]
+		if isNothing(p) {
+			continue
+		}
+		if r.decode(p, d.id, place{s.number, number, i}) != nil {
+			damaged++
+			continue
+		}
+		if found, ok := d.geometry.classWith(r.extents); ok && r.sequence >= newest {
+			newest, c, known = r.sequence, found, true
+		}
+	}
+	return c, known, damaged
+}
+
+// find adds a chunk that a record tells of.
+func (d *device) find(x *span, extent uint32, r *record) {
+	s := d.store
+	for last := s.sequence.Load(); r.sequence > last && !s.sequence.CompareAndSwap(last, r.sequence); last = s.sequence.Load() {
+	}
+	slot := &x.slots[extent]
+	slot.id, slot.size, slot.blocks, slot.kind = r.id, r.size, r.blocks, r.kind
+	copy(x.crcsOf(extent), r.crcs[:])
+	h, hash := s.index.shardOf(&r.id)
+	whole := r.kind == put && s.hasPut(h, hash, &r.id) && x.isWhole(extent)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if at := s.index.find(h, hash, &r.id); at >= 0 {
+		// The same bytes twice: a crash came between writing one and removing the other. Of
+		// two that were put, one may not be whole.
+		other := ref(h.cells[at] & refMask)
+		twins, twin := s.slotOf(other)
+		if r.kind == filled || twin.kind == put && !whole {
+			slot.become(doomed)
+			d.syncer.remove(x, extent)
+			return
+		}
+		h.remove(at)
+		twins.segment.device.doom(twins, other.place().extent)
+	}
+	slot.become(live)
+	x.account(slot, 1)
+	s.index.insert(h, hash, newRef(d.number, x.place(extent)))
+	if r.kind == put {
+		x.puts.Add(1)
+	}
+}
+
+// hasPut reports whether a chunk is found that was put.
+func (s *Store) hasPut(h *shard, hash uint64, id *backend.ChunkID) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	r := s.index.lookup(h, hash, id)
+	if r == 0 {
+		return false
+	}
+	_, slot := s.slotOf(r)
+	return slot.kind == put
+}
+
+// isWhole reads an extent that nobody else knows of, and reports whether it holds what its
+// record says.
+func (x *span) isWhole(extent uint32) bool {
+	d, slot := x.segment.device, &x.slots[extent]
+	lent := d.store.buffers.take(backend.BlockBytes)
+	defer d.store.buffers.give(lent)
+	at := d.geometry.extentAt(x.class, x.place(extent))
+	for b := range blocksOf(slot.size) {
+		block := lent.p[:blockBytes(slot.size, b)]
+		if n, _ := d.readFile(x.segment, block, at+int64(b)*backend.BlockBytes); n < len(block) || checksum(block) != x.crcsOf(extent)[b] {
+			return false
+		}
+	}
+	return true
+}
+
+// chunkOf is the chunk of a slot as the store lists it.
+func chunkOf(s *slot) backend.Chunk { return backend.Chunk{ID: s.id, Size: int64(s.size)} }

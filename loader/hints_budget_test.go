@@ -27,7 +27,9 @@ func (s *slowly) Resident(_ context.Context, o *backend.Object, _, n int64) (int
 	return 0, true, nil
 }
 
-func (s *slowly) Warm(context.Context, *backend.Object, int64, int64) (bool, error) { return false, nil }
+func (s *slowly) Warm(context.Context, *backend.Object, int64, int64) (bool, error) {
+	return false, nil
+}
 
 // Workers are as quick as the scheduler lets them; the budget goes to what is used first.
 func TestABudgetIsSpentInTheOrderOfUse(t *testing.T) {

@@ -6,24 +6,24 @@ import "math"
 // takes the bytes from the link.
 func (p *Planner) mostUrgent() *stream {
 	able := p.able()
-	for len(able) > 0 {
-		s := p.first(able)
-		link := p.links[s.Source]
-		for !p.allow(s) {
-			// Its own accounts let it go, so another job that waits for longer goes first;
-			// unless that one wants nothing any more.
-			other, ok := link.Precedent(s.job.id)
-			if !ok {
-				return nil
-			}
-			if t := earliestOf(able, other, s.Source); t != nil && p.allow(t) {
-				return t
-			}
-			link.Waive(other)
-		}
-		return s
+	if len(able) == 0 {
+		return nil
 	}
-	return nil
+	s := p.first(able)
+	link := p.links[s.Source]
+	for !p.allow(s) {
+		// Its own accounts let it go, so another job that waits for longer goes first;
+		// unless that one wants nothing any more.
+		other, ok := link.Precedent(s.job.id)
+		if !ok {
+			return nil
+		}
+		if t := earliestOf(able, other, s.Source); t != nil && p.allow(t) {
+			return t
+		}
+		link.Waive(other)
+	}
+	return s
 }
 
 func (p *Planner) allow(s *stream) bool {

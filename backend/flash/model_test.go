@@ -336,6 +336,7 @@ func (m *model) Reopen() {
 // Crash loses power.
 func (m *model) Crash() {
 	seed := rapid.Uint64().Draw(m.T, "loss")
+	synctest.Wait() // all devices lose it at one moment
 	left := make([]*flashtest.Files, len(m.files))
 	for i, f := range m.files {
 		loss := flashtest.Some(rand.New(rand.NewPCG(seed, uint64(i))))

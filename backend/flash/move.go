@@ -234,7 +234,11 @@ func (m *mover) drop(s *segment) bool {
 	if removed == nil {
 		d.removed(s)
 	}
-	if err := errors.Join(closed, removed, d.files.SyncDirectory(segmentsFolder)); err != nil {
+	err := errors.Join(closed, removed, d.files.SyncDirectory(segmentsFolder))
+	if err == nil && s.retired.Load() {
+		err = d.unmark(s.name)
+	}
+	if err != nil {
 		d.store.event(Event{Kind: DeviceWarning, Device: d.path, Segment: s.path(), Err: err, Detail: "it is not used any more and cannot be removed"})
 	}
 	return true

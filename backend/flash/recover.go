@@ -19,9 +19,14 @@ func (d *device) recover(ctx context.Context) error {
 	}
 	slices.Sort(names)
 	d.kept = map[string]struct{}{}
+	retired := map[string]struct{}{}
 	names = slices.DeleteFunc(names, func(name string) bool {
 		if strings.HasSuffix(name, unfinished) {
 			return true // newSegment removes it
+		}
+		if segment, found := strings.CutSuffix(name, retiredMark); found {
+			retired[segment] = struct{}{}
+			return true
 		}
 		_, ok := segmentNumber(name)
 		if !ok {
@@ -38,6 +43,8 @@ func (d *device) recover(ctx context.Context) error {
 			d.store.event(Event{Kind: SegmentDamaged, Device: d.path, Segment: d.files.Path(name), Detail: "it is left alone", Err: err})
 			return
 		}
+		_, was := retired[names[i]]
+		s.retired.Store(was)
 		found = append(found, s)
 	})
 	all, err := d.arrange(found)
@@ -214,10 +221,10 @@ func (d *device) find(x *span, extent uint32, r *record) {
 	defer h.mu.Unlock()
 	if at := s.index.find(h, hash, &r.id); at >= 0 {
 		// The same bytes twice: a crash came between writing one and removing the other. Of
-		// two that were put, one may not be whole.
+		// two that were put, one may not be whole, or not be on flash.
 		other := ref(h.cells[at] & refMask)
 		twins, twin := s.slotOf(other)
-		if r.kind == filled || twin.kind == put && !whole {
+		if r.kind == filled || twin.kind == put && (!whole || x.segment.retired.Load()) {
 			slot.become(doomed)
 			d.syncer.remove(x, extent)
 			return

@@ -96,17 +96,17 @@ func advised() map[string]advice {
 		"stoker_prefetch_bytes_total": {text: "Much `found` for long means that most of a dataset is cached, but not all.", query: `sum by (outcome) (rate(stoker_prefetch_bytes_total[5m]))`},
 		"stoker_prefetch_wasted_bytes_total": {
 			text:  "At most what was brought. Sessions that seek or end often, or windows that are larger than they need to be (`prefetch.epsilon`).",
-			query: `rate(stoker_prefetch_wasted_bytes_total[1h]) / rate(stoker_prefetch_bytes_total{outcome="brought"}[1h])`,
+			query: `stoker_prefetch_wasted_bytes_total / ignoring(outcome) stoker_prefetch_bytes_total{outcome="brought"}`,
 		},
 		"stoker_prefetch_fetches_total":  {unit: "reads", query: `rate(stoker_prefetch_fetches_total[5m])`},
 		"stoker_prefetch_failures_total": {unit: "reads", text: "Files that are gone or have changed, or a disk that fails; the daemon's log says so when a session comes to them.", query: `increase(stoker_prefetch_failures_total[10m]) > 0`},
 		"stoker_prefetch_used_bytes_total": {
 			text:  "By what was brought: the accuracy.",
-			query: `rate(stoker_prefetch_used_bytes_total[1h]) / rate(stoker_prefetch_bytes_total{outcome="brought"}[1h])`,
+			query: `stoker_prefetch_used_bytes_total / ignoring(outcome) stoker_prefetch_bytes_total{outcome="brought"}`,
 		},
 		"stoker_prefetch_gone_samples_total": {
 			text:  "Brought too early: the page cache is too small for what lies between, or others fill it. Less `prefetch.window_bytes`, or more memory.",
-			query: `rate(stoker_prefetch_gone_samples_total[5m]) / rate(stoker_prefetch_samples_total{outcome="on_time"}[5m])`,
+			query: `rate(stoker_prefetch_gone_samples_total[5m]) / ignoring(outcome) rate(stoker_prefetch_samples_total{outcome="on_time"}[5m])`,
 		},
 		"stoker_prefetch_job_share": {
 			unit: "1, a share",
@@ -123,9 +123,9 @@ func advised() map[string]advice {
 		"stoker_prefetch_missed_reads_total": {unit: "samples", text: "What foresight did not prevent.", query: `rate(stoker_prefetch_missed_reads_total[5m])`},
 		"stoker_prefetch_early_seconds_total": {
 			text:  "By sample: how long what is read ahead waits for its use. It takes page cache for so long.",
-			query: `rate(stoker_prefetch_early_seconds_total[5m]) / rate(stoker_prefetch_samples_total{outcome="on_time"}[5m])`,
+			query: `rate(stoker_prefetch_early_seconds_total[5m]) / ignoring(outcome) rate(stoker_prefetch_samples_total{outcome="on_time"}[5m])`,
 		},
-		"stoker_prefetch_late_seconds_total": {query: `rate(stoker_prefetch_late_seconds_total[5m]) / rate(stoker_prefetch_samples_total{outcome="late"}[5m])`},
+		"stoker_prefetch_late_seconds_total": {query: `rate(stoker_prefetch_late_seconds_total[5m]) / ignoring(outcome) rate(stoker_prefetch_samples_total{outcome="late"}[5m])`},
 		"stoker_prefetch_window_samples":     {text: "Zero where all that is read is in the page cache."},
 		"stoker_trace_recordings":            {unit: "recordings", text: "Made by `stoker trace record`; at most four at once."},
 		"stoker_trace_accesses_total":        {unit: "accesses", query: `rate(stoker_trace_accesses_total[1m])`},

@@ -26,7 +26,7 @@ type event struct {
 	kind eventKind
 }
 
-func (e event) before(other event) bool {
+func (e event) Before(other event) bool {
 	return e.at < other.at || e.at == other.at && e.turn < other.turn
 }
 

@@ -2,7 +2,7 @@ package sim
 
 // heap is a binary heap, the first on top. Its values are not boxed, as those of
 // container/heap are: a run pushes and pops millions.
-type heap[T interface{ before(T) bool }] []T
+type heap[T interface{ Before(T) bool }] []T
 
 func (h *heap[T]) push(v T) {
 	*h = append(*h, v)
@@ -28,7 +28,7 @@ func (h *heap[T]) remove(i int) T {
 func (h *heap[T]) up(i int) {
 	for all := *h; i > 0; {
 		parent := (i - 1) / 2
-		if !all[i].before(all[parent]) {
+		if !all[i].Before(all[parent]) {
 			return
 		}
 		all[i], all[parent] = all[parent], all[i]
@@ -42,10 +42,10 @@ func (h *heap[T]) down(i int) {
 		if child >= len(all) {
 			return
 		}
-		if child+1 < len(all) && all[child+1].before(all[child]) {
+		if child+1 < len(all) && all[child+1].Before(all[child]) {
 			child++
 		}
-		if !all[child].before(all[i]) {
+		if !all[child].Before(all[i]) {
 			return
 		}
 		all[i], all[child] = all[child], all[i]

@@ -9,7 +9,7 @@ import (
 
 type number int
 
-func (n number) before(m number) bool { return n < m }
+func (n number) Before(m number) bool { return n < m }
 
 func TestHeapsGiveTheLeastAndLoseNone(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {

@@ -28,7 +28,7 @@ type flow struct {
 	attempt int32
 }
 
-func (f flow) before(g flow) bool {
+func (f flow) Before(g flow) bool {
 	return f.end < g.end || f.end == g.end && f.attempt < g.attempt
 }
 

@@ -349,7 +349,9 @@ def _whole(name: str, value: Any) -> int:
     except TypeError:
         pass
     raise InvalidError(
-        f"{name} is {value!r:.80}, of type {type(value).__name__}", name, "pass an int, such as 1 << 30, or leave it out"
+        f"{name} is {value!r:.80}, of type {type(value).__name__}",
+        name,
+        "pass an int, such as 1 << 30, or leave it out",
     )
 
 

@@ -151,7 +151,8 @@ def test_counts_are_ints(name: str, value: Any) -> None:
     with pytest.raises(InvalidError, match=f"{name} is .* of type") as refused:
         hints.make_hint("n", indices=[1], **{name: value})
     assert "int" in refused.value.remedy
-    assert hints.make_hint("n", indices=[1], **{name: np.int64(7)}).message[name] == 7
+    good: dict[str, Any] = {name: np.int64(7)}
+    assert hints.make_hint("n", indices=[1], **good).message[name] == 7
 
 
 @pytest.mark.parametrize(

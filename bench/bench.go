@@ -3,9 +3,10 @@
 //
 // Compare runs all rows (loaders) and ceilings (bare loops) interleaved on the
 // same data, several times over, and reports medians with their spread; Prefetch
-// measures what reading ahead wins and costs; Wakeups measures how fast one process
-// wakes another; Device what a disk does by itself. Nothing here is needed to run
-// Stoker, and only cmd/stoker imports it.
+// measures what reading ahead wins and costs; Flash measures the flash store beside
+// bare loops on the same device; Wakeups measures how fast one process wakes another;
+// Device what a disk does by itself. Nothing here is needed to run Stoker, and only
+// cmd/stoker imports it.
 //
 // How a row is measured. Each row has a Python process of its own, which imports
 // what it needs once and then sleeps in read(2) until it is told to run: so the

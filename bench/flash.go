@@ -40,6 +40,7 @@ type FlashOptions struct {
 type flashSizes struct {
 	repeats      int
 	section      time.Duration // of each kind of reads
+	modes        []flashMode   // of reads
 	readBytes    int64         // of each set of chunks
 	writeBytes   int64         // of each repeat of writing
 	puts         int           // of each latency
@@ -105,7 +106,8 @@ func (o *FlashOptions) EnsureDefaults() error {
 // 16 GiB and more.
 func usualSizes(quick bool) flashSizes {
 	s := flashSizes{
-		repeats: 5, section: 700 * time.Millisecond, readBytes: 512 << 20, writeBytes: 512 << 20, puts: 500,
+		repeats: 5, section: 700 * time.Millisecond, modes: []flashMode{pastPageCache, withoutRing, throughPageCache},
+		readBytes: 512 << 20, writeBytes: 512 << 20, puts: 500,
 		chunks: 1_000_000, chunkSizes: []int64{4 << 10, 1<<20 + 4<<10, 7<<20 + 4<<10},
 		churnHours: 24, churnBytes: 4 << 30, spanBytes: 64 << 20, segmentSpans: 16, depth: 32,
 	}
@@ -113,6 +115,7 @@ func usualSizes(quick bool) flashSizes {
 		s.repeats, s.section, s.readBytes, s.writeBytes, s.puts = 3, 200*time.Millisecond, 192<<20, 256<<20, 100
 		s.chunkSizes = []int64{4 << 10, 7<<20 + 4<<10}
 		s.churnBytes = 2 << 30
+		s.modes = []flashMode{pastPageCache, throughPageCache}
 	}
 	return s
 }

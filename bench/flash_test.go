@@ -19,7 +19,8 @@ import (
 // fewBytes are sizes with which every step runs within seconds.
 func fewBytes() flashSizes {
 	return flashSizes{
-		repeats: 2, section: 5 * time.Millisecond, readBytes: 16 << 20, writeBytes: 16 << 20, puts: 8,
+		repeats: 2, section: 5 * time.Millisecond, modes: []flashMode{pastPageCache, withoutRing, throughPageCache},
+		readBytes: 16 << 20, writeBytes: 16 << 20, puts: 8,
 		chunks: 2000, chunkSizes: []int64{4 << 10, 1<<20 + 4<<10}, churnHours: 1, churnBytes: 256 << 20,
 		spanBytes: 8 << 20, segmentSpans: 4, depth: 4,
 	}

@@ -108,8 +108,8 @@ func mapped(bytes int64) (p []byte, free func() error, err error) {
 
 // open opens a store in a folder, with the spans of a large device.
 func (b *flashBench) open(ctx context.Context, folder string, limit int64, options flash.Options) (*flash.Store, error) {
-	options.Logger = b.o.Logger
-	options.Reads = b.o.sizes.depth / gatherers // of each gather
+	options.Logger, options.ScrubBytesPerSecond = b.o.Logger, -1 // what it reads would be in no figure
+	options.Reads = b.o.sizes.depth / gatherers                  // of each gather
 	options.Devices = []flash.Device{{Path: filepath.Join(b.dir, folder), LimitBytes: limit, SpanBytes: b.o.sizes.spanBytes, SegmentSpans: b.o.sizes.segmentSpans}}
 	return flash.Open(ctx, options)
 }

@@ -72,11 +72,11 @@ type flashMode struct {
 	ring   bool // by io_uring
 }
 
-var flashModes = []flashMode{
-	{"past the page cache", true, true},
-	{"without io_uring", true, false},
-	{"through the page cache", false, true},
-}
+var (
+	pastPageCache    = flashMode{"past the page cache", true, true}
+	withoutRing      = flashMode{"without io_uring", true, false}
+	throughPageCache = flashMode{"through the page cache", false, true}
+)
 
 // tarHeader is before each member of a tar file: so pieces do not begin with a page.
 const tarHeader = 512
@@ -84,7 +84,7 @@ const tarHeader = 512
 const flashReadFolder = "reads"
 
 func (b *flashBench) readParts() int {
-	return 2 + (1+len(flashModes)*len(devicePatterns()))*b.o.sizes.repeats
+	return 2 + (1+len(b.o.sizes.modes)*len(devicePatterns()))*b.o.sizes.repeats
 }
 
 // read measures reads: of a bare file, and of chunks that take as many bytes.
@@ -100,28 +100,38 @@ func (b *flashBench) read(ctx context.Context) (err error) {
 	if _, err := r.bare.write(ctx); err != nil {
 		return err
 	}
-	ring, err := newRing(b.o.sizes.depth)
-	if err == nil {
-		r.rings, err = true, ring.close()
-	} else {
-		b.report.NoRing, err = err.Error(), nil
-	}
-	if err != nil {
-		return err
-	}
+	b.report.Direct, b.report.Refused = r.bare.refused == "", r.bare.refused
 	r.name()
 	b.part("fill the store")
 	if err := r.fill(ctx); err != nil {
 		return err
 	}
-	b.report.Direct, b.report.Refused = r.bare.refused == "", r.bare.refused
-	if b.report.Direct {
+	if err := r.probe(); err != nil {
+		return err
+	}
+	return r.modes(ctx)
+}
+
+// probe asks whether there is io_uring.
+func (r *flashReads) probe() error {
+	ring, err := newRing(r.o.sizes.depth)
+	if err != nil {
+		r.report.NoRing = err.Error()
+		return nil
+	}
+	r.rings = true
+	return ring.close()
+}
+
+// modes measures in all modes that there are.
+func (r *flashReads) modes(ctx context.Context) error {
+	if r.report.Direct {
 		if err := r.firstReads(ctx); err != nil {
 			return err
 		}
 	}
-	for _, mode := range flashModes {
-		if mode.direct && !b.report.Direct {
+	for _, mode := range r.o.sizes.modes {
+		if mode.direct && !r.report.Direct {
 			continue
 		}
 		if err := r.measure(ctx, mode); err != nil {

@@ -54,7 +54,7 @@ func FlashStartMain(ctx context.Context, argument string, w io.Writer) error {
 	}
 	var r FlashStartResult
 	began := time.Now()
-	store, err := flash.Open(ctx, flash.Options{Devices: []flash.Device{{Path: o.Dir, LimitBytes: o.LimitBytes}}})
+	store, err := flash.Open(ctx, flash.Options{ScrubBytesPerSecond: -1, Devices: []flash.Device{{Path: o.Dir, LimitBytes: o.LimitBytes}}})
 	if err != nil {
 		return err
 	}
@@ -132,7 +132,7 @@ func (b *flashBench) makeHollow(ctx context.Context, size, limit int64) error {
 		return err
 	}
 	hollow := hollowFiles{files, new(int64)}
-	store, err := flash.Open(ctx, flash.Options{Logger: b.o.Logger, Devices: []flash.Device{{Path: dir, Files: hollow, LimitBytes: limit}}})
+	store, err := flash.Open(ctx, flash.Options{Logger: b.o.Logger, ScrubBytesPerSecond: -1, Devices: []flash.Device{{Path: dir, Files: hollow, LimitBytes: limit}}})
 	if err != nil {
 		return err
 	}

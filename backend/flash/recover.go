@@ -151,24 +151,24 @@ func (d *device) arrange(found []*segment) ([]*segment, error) {
 
 // readSpan finds the chunks of a span. Its class is what its records say: that of the
 // newest, should they differ.
-func (d *device) readSpan(s *segment, number uint32, ledger []byte) {
-	c, known, damaged := d.classOfLedger(s, number, ledger)
-	if damaged > 0 {
-		d.store.event(Event{Kind: RecordDamaged, Device: d.path, Segment: s.path(), Detail: fmt.Sprintf("%d records of span %d: their chunks are lost", damaged, number)})
+func (d *device) readSpan(s *segment, number uint32, l *ledger) {
+	if l.damaged > 0 {
+		d.store.event(Event{Kind: RecordDamaged, Device: d.path, Segment: s.path(), Detail: fmt.Sprintf("%d records of span %d: their chunks are lost", l.damaged, number)})
 	}
 	switch {
-	case !known && damaged == 0:
+	case !l.known && l.damaged == 0:
 		d.mu.freeSpans = append(d.mu.freeSpans, &spanPlace{s, number})
 		return
-	case !known: // nothing is written where it cannot be said what there is; see Check
+	case !l.known: // nothing is written where it cannot be said what there is; see Check
 		s.unknown = true
 		return
 	}
+	c := l.class
 	x := newSpan(s, number, c)
 	d.adopt(x)
 	var r record
 	for i := range uint32(len(x.slots)) {
-		p := ledger[int(i)*recordBytes:][:recordBytes]
+		p := l.p[int(i)*recordBytes:][:recordBytes]
 		if isNothing(p) {
 			continue
 		}
@@ -216,7 +216,7 @@ func (d *device) find(x *span, extent uint32, r *record) {
 	slot.id, slot.size, slot.blocks, slot.kind = r.id, r.size, r.blocks, r.kind
 	copy(x.crcsOf(extent), r.crcs[:])
 	h, hash := s.index.shardOf(&r.id)
-	whole := r.kind == put && s.hasPut(h, hash, &r.id) && x.isWhole(extent)
+	better := r.kind == put && s.isBetter(h, hash, x, extent)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if at := s.index.find(h, hash, &r.id); at >= 0 {
@@ -224,7 +224,7 @@ func (d *device) find(x *span, extent uint32, r *record) {
 		// two that were put, one may not be whole, or not be on flash.
 		other := ref(h.cells[at] & refMask)
 		twins, twin := s.slotOf(other)
-		if r.kind == filled || twin.kind == put && (!whole || x.segment.retired.Load()) {
+		if r.kind == filled || twin.kind == put && !better {
 			slot.become(doomed)
 			d.syncer.remove(x, extent)
 			return
@@ -240,20 +240,26 @@ func (d *device) find(x *span, extent uint32, r *record) {
 	}
 }
 
-// hasPut reports whether a chunk is found that was put.
-func (s *Store) hasPut(h *shard, hash uint64, id *backend.ChunkID) bool {
+// isBetter reports whether an extent that nobody else knows of has a chunk rather than the
+// one that is found with it: because it is whole, and the other is not, or is in a segment
+// that may not be on flash.
+func (s *Store) isBetter(h *shard, hash uint64, x *span, extent uint32) bool {
 	h.mu.Lock()
-	defer h.mu.Unlock()
-	r := s.index.lookup(h, hash, id)
+	r := s.index.lookup(h, hash, &x.slots[extent].id)
 	if r == 0 {
+		h.mu.Unlock()
 		return false
 	}
-	_, slot := s.slotOf(r)
-	return slot.kind == put
+	twins, twin := s.slotOf(r)
+	twin.holds++
+	h.mu.Unlock()
+	held := hold{store: s, span: twins, extent: r.place().extent}
+	defer held.release()
+	return x.isWhole(extent) && (twins.segment.retired.Load() && !x.segment.retired.Load() || !twins.isWhole(held.extent))
 }
 
-// isWhole reads an extent that nobody else knows of, and reports whether it holds what its
-// record says.
+// isWhole reads an extent whose chunk was put, and that is held or that nobody else knows
+// of, and reports whether it holds what its record says.
 func (x *span) isWhole(extent uint32) bool {
 	d, slot := x.segment.device, &x.slots[extent]
 	lent := d.store.buffers.take(backend.BlockBytes)

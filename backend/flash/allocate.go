@@ -50,7 +50,7 @@ func (d *device) allocate(ctx context.Context, wanted uint8, moving bool) (*span
 			extent := x.take()
 			d.mu.classes[c].free--
 			d.mu.written += d.geometry.classes[c].bytes
-			d.makeAhead(c, moving)
+			d.makeAhead(c)
 			return x, extent, nil
 		}
 		if d.mu.growing {
@@ -67,7 +67,7 @@ func (d *device) allocate(ctx context.Context, wanted uint8, moving bool) (*span
 			continue
 		}
 		if d.removing[c].Load() == 0 {
-			coming, now := d.evict(c, d.ahead(c), moving)
+			coming, now := d.evict(c, d.ahead(c))
 			if now {
 				continue
 			}
@@ -184,12 +184,12 @@ func (d *device) ahead(c uint8) int {
 }
 
 // makeAhead drops chunks before their room is needed, where a class can only grow so.
-func (d *device) makeAhead(c uint8, moving bool) {
+func (d *device) makeAhead(c uint8) {
 	want := d.ahead(c)
 	if d.mu.classes[c].free+int(d.removing[c].Load()) >= want || d.mu.growing || d.room(c) > 0 || len(d.mu.freeSpans) > 0 {
 		return
 	}
-	if coming, _ := d.evict(c, want, moving); coming > 0 {
+	if coming, _ := d.evict(c, want); coming > 0 {
 		d.syncer.hurry()
 	}
 }

@@ -1,25 +1,20 @@
 package flash
 
-// evict begins to take a span from another class, if that has one to spare, else it drops
-// up to n chunks of the class. The mover does only the latter. coming is how many extents
-// will be free once that is durable, of whatever class; now says that a span is free
-// already. The device's lock is held.
-func (d *device) evict(c uint8, n int, moving bool) (coming int, now bool) {
-	if moving || len(d.mu.freeSpans) > 0 { // what those lack is room for records
+// evict drops up to n chunks of a class, and may begin to take a span from another class.
+// coming is how many extents will be free once that is durable, of whatever class; now
+// says that a span is free already. The device's lock is held.
+func (d *device) evict(c uint8, n int) (coming int, now bool) {
+	if len(d.mu.freeSpans) > 0 { // what they lack is room for records
 		return d.turn(c, n), false
 	}
-	x := d.donor(c)
-	switch {
-	case x == nil:
-		return d.turn(c, n), false
-	case d.mu.donating != nil: // one is taken already, and waited for
-		return 0, false
-	}
-	d.mu.donating = x
-	if coming, now = d.drain(x); !now {
+	if x := d.donor(c); x != nil {
+		d.mu.donating = x
+		if coming, now = d.drain(x); now {
+			return coming, now
+		}
 		d.mover.kick() // for what was put, and for what is being written
 	}
-	return coming, now
+	return coming + d.turn(c, n), false
 }
 
 // chances is how many chunks that were read lately the hand passes in one call at most.
@@ -93,8 +88,11 @@ const longer = 2
 
 // donor returns the span that class c may have from another: an empty one, else one that
 // stays nearly empty, else one of the class whose chunks stay longest. It is nil if none
-// stay much longer than those of c.
+// stay much longer than those of c, or one is being taken already.
 func (d *device) donor(c uint8) (donor *span) {
+	if d.mu.donating != nil {
+		return nil
+	}
 	mine := d.stay(c)
 	most := mine * longer
 	var idlest *span

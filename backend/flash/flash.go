@@ -70,8 +70,7 @@ type Device struct {
 
 	// SpanBytes and SegmentSpans are the geometry of a directory that is made anew: a
 	// power of two of at least 64 KiB, and how many of them make a segment. Chunks larger
-	// than a span are refused. Default: by the limit, 64 MiB and 16 from 16 GiB to 2 TiB,
-	// spans of up to 256 MiB above.
+	// than a span are refused. Default: by the limit, 64 MiB and 16 for 16 GiB and more.
 	SpanBytes    int64
 	SegmentSpans int
 

@@ -27,7 +27,6 @@ const FormatVersion = 1
 //	LOCK               held by the daemon (flock); holds its process id
 //	segments/00000007.seg
 //	scrub.json         how far the scrubber is; may be lost
-//	segments/00000007.seg.retired  empty: a write or a sync of the segment failed
 //	aside/             files that Check moved out of the way; nobody reads them
 //
 // The layout of a segment of n spans (little endian):

@@ -140,7 +140,6 @@ func (d *device) failing(s *segment, step string, err error) {
 		return
 	}
 	if s != nil && !s.retired.Swap(true) {
-		d.mark(s)
 		d.shut(s)
 		d.store.event(Event{Kind: SegmentRetired, Device: d.path, Segment: s.path(), Detail: step, Err: err})
 	}

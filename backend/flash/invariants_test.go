@@ -81,7 +81,7 @@ func (d *device) invariants() (found int, failed []error) {
 			found += x.invariants(wrong)
 		}
 	}
-	if bytes > d.mu.bytes || bytes < d.mu.bytes && len(d.kept) == 0 { // files that are kept take room as well
+	if bytes != d.mu.bytes {
 		wrong("%d bytes are in use, %d are counted", bytes, d.mu.bytes)
 	}
 	for c := range d.mu.classes {

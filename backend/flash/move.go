@@ -234,11 +234,7 @@ func (m *mover) drop(s *segment) bool {
 	if removed == nil {
 		d.removed(s)
 	}
-	err := errors.Join(closed, removed, d.files.SyncDirectory(segmentsFolder))
-	if err == nil && s.retired.Load() {
-		err = d.unmark(s.name)
-	}
-	if err != nil {
+	if err := errors.Join(closed, removed, d.files.SyncDirectory(segmentsFolder)); err != nil {
 		d.store.event(Event{Kind: DeviceWarning, Device: d.path, Segment: s.path(), Err: err, Detail: "it is not used any more and cannot be removed"})
 	}
 	return true

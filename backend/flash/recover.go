@@ -19,14 +19,9 @@ func (d *device) recover(ctx context.Context) error {
 	}
 	slices.Sort(names)
 	d.kept = map[string]struct{}{}
-	retired := map[string]struct{}{}
 	names = slices.DeleteFunc(names, func(name string) bool {
 		if strings.HasSuffix(name, unfinished) {
 			return true // newSegment removes it
-		}
-		if segment, found := strings.CutSuffix(name, retiredMark); found {
-			retired[segment] = struct{}{}
-			return true
 		}
 		_, ok := segmentNumber(name)
 		if !ok {
@@ -43,8 +38,6 @@ func (d *device) recover(ctx context.Context) error {
 			d.store.event(Event{Kind: SegmentDamaged, Device: d.path, Segment: d.files.Path(name), Detail: "it is left alone", Err: err})
 			return
 		}
-		_, was := retired[names[i]]
-		s.retired.Store(was)
 		found = append(found, s)
 	})
 	all, err := d.arrange(found)
@@ -151,24 +144,24 @@ func (d *device) arrange(found []*segment) ([]*segment, error) {
 
 // readSpan finds the chunks of a span. Its class is what its records say: that of the
 // newest, should they differ.
-func (d *device) readSpan(s *segment, number uint32, l *ledger) {
-	if l.damaged > 0 {
-		d.store.event(Event{Kind: RecordDamaged, Device: d.path, Segment: s.path(), Detail: fmt.Sprintf("%d records of span %d: their chunks are lost", l.damaged, number)})
+func (d *device) readSpan(s *segment, number uint32, ledger []byte) {
+	c, known, damaged := d.classOfLedger(s, number, ledger)
+	if damaged > 0 {
+		d.store.event(Event{Kind: RecordDamaged, Device: d.path, Segment: s.path(), Detail: fmt.Sprintf("%d records of span %d: their chunks are lost", damaged, number)})
 	}
 	switch {
-	case !l.known && l.damaged == 0:
+	case !known && damaged == 0:
 		d.mu.freeSpans = append(d.mu.freeSpans, &spanPlace{s, number})
 		return
-	case !l.known: // nothing is written where it cannot be said what there is; see Check
+	case !known: // nothing is written where it cannot be said what there is; see Check
 		s.unknown = true
 		return
 	}
-	c := l.class
 	x := newSpan(s, number, c)
 	d.adopt(x)
 	var r record
 	for i := range uint32(len(x.slots)) {
-		p := l.p[int(i)*recordBytes:][:recordBytes]
+		p := ledger[int(i)*recordBytes:][:recordBytes]
 		if isNothing(p) {
 			continue
 		}
@@ -216,15 +209,15 @@ func (d *device) find(x *span, extent uint32, r *record) {
 	slot.id, slot.size, slot.blocks, slot.kind = r.id, r.size, r.blocks, r.kind
 	copy(x.crcsOf(extent), r.crcs[:])
 	h, hash := s.index.shardOf(&r.id)
-	better := r.kind == put && s.isBetter(h, hash, x, extent)
+	whole := r.kind == put && s.hasPut(h, hash, &r.id) && x.isWhole(extent)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if at := s.index.find(h, hash, &r.id); at >= 0 {
 		// The same bytes twice: a crash came between writing one and removing the other. Of
-		// two that were put, one may not be whole, or not be on flash.
+		// two that were put, one may not be whole.
 		other := ref(h.cells[at] & refMask)
 		twins, twin := s.slotOf(other)
-		if r.kind == filled || twin.kind == put && !better {
+		if r.kind == filled || twin.kind == put && !whole {
 			slot.become(doomed)
 			d.syncer.remove(x, extent)
 			return
@@ -240,26 +233,20 @@ func (d *device) find(x *span, extent uint32, r *record) {
 	}
 }
 
-// isBetter reports whether an extent that nobody else knows of has a chunk rather than the
-// one that is found with it: because it is whole, and the other is not, or is in a segment
-// that may not be on flash.
-func (s *Store) isBetter(h *shard, hash uint64, x *span, extent uint32) bool {
+// hasPut reports whether a chunk is found that was put.
+func (s *Store) hasPut(h *shard, hash uint64, id *backend.ChunkID) bool {
 	h.mu.Lock()
-	r := s.index.lookup(h, hash, &x.slots[extent].id)
+	defer h.mu.Unlock()
+	r := s.index.lookup(h, hash, id)
 	if r == 0 {
-		h.mu.Unlock()
 		return false
 	}
-	twins, twin := s.slotOf(r)
-	twin.holds++
-	h.mu.Unlock()
-	held := hold{store: s, span: twins, extent: r.place().extent}
-	defer held.release()
-	return x.isWhole(extent) && (twins.segment.retired.Load() && !x.segment.retired.Load() || !twins.isWhole(held.extent))
+	_, slot := s.slotOf(r)
+	return slot.kind == put
 }
 
-// isWhole reads an extent whose chunk was put, and that is held or that nobody else knows
-// of, and reports whether it holds what its record says.
+// isWhole reads an extent that nobody else knows of, and reports whether it holds what its
+// record says.
 func (x *span) isWhole(extent uint32) bool {
 	d, slot := x.segment.device, &x.slots[extent]
 	lent := d.store.buffers.take(backend.BlockBytes)

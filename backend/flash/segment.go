@@ -74,9 +74,6 @@ func (d *device) newSegment(number uint32, spans int) (_ *segment, err error) {
 	if err := d.files.Remove(made); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	if err := d.unmark(name); err != nil {
-		return nil, err
-	}
 	f, err := d.files.Open(made, true)
 	if err != nil {
 		return nil, err

@@ -275,10 +275,10 @@ func (s *Store) promote(ctx context.Context, h *shard, hash uint64, c *backend.C
 	x, slot := s.slotOf(r)
 	number, d := r.place().extent, x.segment.device
 	switch {
-	case slot.flags&(bad|broken) != 0, slot.kind == put && x.segment.retired.Load(): // it stays until the chunk is durable elsewhere
+	case slot.flags&(bad|broken) != 0: // it stays until the chunk is durable elsewhere
 		h.mu.Unlock()
 		return false, nil
-	case slot.kind == put && d.readable() == nil && !x.segment.retired.Load():
+	case slot.kind == put && d.readable() == nil:
 		slot.flags |= visited
 		return s.confirm(h, hold{store: s, span: x, extent: number}, c), nil
 	}

@@ -60,9 +60,9 @@ class Daemon:
         self.log = root / "log"
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> Daemon:
-        """Start it and wait until it listens."""
-        arguments = ["--runtime-dir", str(self.runtime_dir), "--data-dir", str(self.data_dir)]
+    def start(self, *more: str) -> Daemon:
+        """Start it, with ``more`` arguments, and wait until it listens."""
+        arguments = ["--runtime-dir", str(self.runtime_dir), "--data-dir", str(self.data_dir), *more]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen([binary("stokerd"), *arguments], stderr=log, stdout=log)
         if not eventually(self._listens, 20):

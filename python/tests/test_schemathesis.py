@@ -126,6 +126,7 @@ def description_of(daemon: TCPDaemon) -> dict[str, Any]:
         if schema["type"] == "object":
             schema["additionalProperties"] = False
     document["security"] = [{"token": []}] if daemon.token else []
+    del document["paths"]["/v1/trace"]  # it answers for as long as it is listened to; Go tests hold it
     return document
 
 
@@ -164,7 +165,8 @@ def test_the_api_answers_whatever_it_is_asked_as_it_is_described(tcp_daemon: TCP
     refused = 409 if tcp_daemon.token else 403  # a session has it open; without a token TCP only reads
     answered = statuses(report)
     for path, methods in document["paths"].items():
-        assert 200 in answered[f"GET {path}"], path
+        if "get" in methods:
+            assert 200 in answered[f"GET {path}"], path
         assert any(405 in answered[f"{method.upper()} {path}"] for method in methods), path
         if "delete" in methods:
             assert answered[f"DELETE {path}"] & {204, refused}, path
@@ -187,5 +189,6 @@ def test_the_served_description_can_be_used_as_it_is(tcp_daemon: TCPDaemon) -> N
 
     headers = {"Authorization": f"Bearer {TOKEN}"} if tcp_daemon.token else {}
     schema = schemathesis.openapi.from_url(f"http://{tcp_daemon.address}/v1/openapi.json", headers=headers)
-    for path in tcp_daemon.get("/v1/openapi.json")["paths"]:
-        assert schema[path]["GET"].path == path
+    for path, methods in tcp_daemon.get("/v1/openapi.json")["paths"].items():
+        method = next(name for name in ("get", "post") if name in methods)
+        assert schema[path][method.upper()].path == path

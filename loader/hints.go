@@ -231,7 +231,10 @@ func (h *hints) renew(id string, lease time.Duration) (*hint, error) {
 		return nil, noHint(id)
 	}
 	if n.lease == 0 {
-		return nil, unusable("hint "+n.id, "its lease is its client's connection, and cannot be renewed", "keep the connection open; or announce it over HTTP, with a lease of its own")
+		return nil, &shm.Failure{
+			Code: "conflict", Where: "hint " + n.id, What: "its lease is its client's connection, and cannot be renewed",
+			Remedy: "keep the connection open; or announce it over HTTP, with a lease of its own",
+		}
 	}
 	if n.timer != nil { // else it is about to start
 		n.expires = time.Now().Add(lease)

@@ -591,7 +591,7 @@ func TestHintsOverTheSessionSocketEndWithTheConnection(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 	var refused *api.Error
-	if _, err := n.RenewHint(h.ID, 60); !errors.As(err, &refused) || refused.Code != api.CodeInvalid || !strings.Contains(refused.What, "connection") {
+	if _, err := n.RenewHint(h.ID, 60); !errors.As(err, &refused) || refused.Code != api.CodeConflict || !strings.Contains(refused.What, "connection") {
 		t.Errorf("renewing what a connection leases: %v", err)
 	}
 	for _, kind := range []string{shm.TypeHintInfo, shm.TypeHintEnd} {

@@ -26,8 +26,8 @@ type Hinter interface {
 	// Hint describes one of them, or returns an Error with code NotFound.
 	Hint(id string) (Hint, error)
 	// RenewHint lets the lease of a hint last for so many seconds from now, 0 standing
-	// for the default. Errors: CodeNotFound, CodeInvalid (also where the lease is the
-	// client's connection).
+	// for the default. Errors: CodeNotFound, CodeInvalid, and CodeConflict where the lease
+	// is the client's connection.
 	RenewHint(id string, leaseSeconds float64) (Hint, error)
 	// EndHint ends a hint and describes it as it was. Errors: CodeNotFound.
 	EndHint(id string) (Hint, error)

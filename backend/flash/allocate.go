@@ -35,14 +35,15 @@ type hand struct {
 // errFull says that there is no room and that none can be made.
 var errFull = errors.New("all that could be dropped is dropped")
 
-// allocate takes an extent for a chunk of a class. It waits while room is made; the mover,
-// which makes some of it, does not wait for itself.
+// allocate takes an extent for a chunk of a class. It waits while room is made; moving says
+// that the chunk leaves a span that is to be emptied: that, which makes room, is not waited
+// for then.
 func (d *device) allocate(ctx context.Context, wanted uint8, moving bool) (*span, uint32, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.ask(wanted)
 	for {
-		c := d.home(wanted)
+		c := d.home(wanted, moving)
 		if err := d.writable(); err != nil {
 			return nil, 0, err
 		}
@@ -50,7 +51,9 @@ func (d *device) allocate(ctx context.Context, wanted uint8, moving bool) (*span
 			extent := x.take()
 			d.mu.classes[c].free--
 			d.mu.written += d.geometry.classes[c].bytes
-			d.makeAhead(c)
+			if !moving {
+				d.makeAhead(c)
+			}
 			return x, extent, nil
 		}
 		if d.mu.growing {
@@ -59,7 +62,7 @@ func (d *device) allocate(ctx context.Context, wanted uint8, moving bool) (*span
 			}
 			continue
 		}
-		grown, err := d.grow(c)
+		grown, err := d.grow(c, moving)
 		if err != nil {
 			return nil, 0, err
 		}
@@ -67,11 +70,11 @@ func (d *device) allocate(ctx context.Context, wanted uint8, moving bool) (*span
 			continue
 		}
 		if d.removing[c].Load() == 0 {
-			coming, now := d.evict(c, d.ahead(c))
+			coming, now := d.evict(c, d.ahead(c), moving)
 			if now {
 				continue
 			}
-			if coming == 0 && d.syncer.removing.Load() == 0 && (moving || d.mu.donating == nil) {
+			if coming == 0 && d.syncer.removing.Load() == 0 && (moving || d.mu.donating == nil && !d.emptying()) {
 				return nil, 0, errFull
 			}
 		}
@@ -113,8 +116,8 @@ const guestPart = 16
 // still grow. Then it is a larger one with free extents where c has none: the next if c has
 // spans, and any where so few of its chunks come that they would not fill half a span even
 // so. A span each for all rare sizes would leave much of the device empty. The lock is held.
-func (d *device) home(c uint8) uint8 {
-	if d.mu.classes[c].free > 0 || d.room(c) > 0 {
+func (d *device) home(c uint8, moving bool) uint8 {
+	if d.mu.classes[c].free > 0 || d.room(c, moving) > 0 {
 		return c
 	}
 	free := func(o uint8) bool { return d.mu.classes[o].free > 0 }
@@ -186,21 +189,47 @@ func (d *device) ahead(c uint8) int {
 // makeAhead drops chunks before their room is needed, where a class can only grow so.
 func (d *device) makeAhead(c uint8) {
 	want := d.ahead(c)
-	if d.mu.classes[c].free+int(d.removing[c].Load()) >= want || d.mu.growing || d.room(c) > 0 || len(d.mu.freeSpans) > 0 {
+	if d.mu.classes[c].free+int(d.removing[c].Load()) >= want || d.mu.growing || d.room(c, false) > 0 || len(d.mu.freeSpans) > 0 {
 		return
 	}
-	if coming, _ := d.evict(c, want); coming > 0 {
+	if coming, _ := d.evict(c, want, false); coming > 0 {
 		d.syncer.hurry()
 	}
 }
 
 // room is how many spans more a new segment would have, for that class.
-func (d *device) room(c uint8) int64 {
+func (d *device) room(c uint8, moving bool) int64 {
 	if d.mu.full {
 		return 0
 	}
 	left := d.mu.limit - d.mu.bytes - headBytes
+	if moving {
+		left += d.beyond()
+	}
 	return max(0, min(int64(d.geometry.segmentSpans), left/(d.geometry.spanBytes+d.ledgerOf(c))))
+}
+
+// beyond is how much more than its limit a device may take while segments that failed are
+// emptied, for what is in them: as much as they take, and a whole segment at most. Else what
+// was put would have to stay in them where everything else is full.
+func (d *device) beyond() (bytes int64) {
+	for _, s := range *d.segments.Load() {
+		if s != nil && s.retired.Load() {
+			bytes += d.geometry.ledgerAt(s.count(), 0)
+		}
+	}
+	return min(bytes, d.geometry.ledgerAt(uint32(d.geometry.segmentSpans), 0))
+}
+
+// emptying reports whether a segment failed that the mover has not yet tried to empty: there
+// may be room after it has.
+func (d *device) emptying() bool {
+	for _, s := range *d.segments.Load() {
+		if s != nil && s.retired.Load() && !s.tried {
+			return true
+		}
+	}
+	return false
 }
 
 // staying is what segments take that are not to go away.
@@ -221,8 +250,8 @@ func (d *device) ledgerOf(c uint8) int64 {
 
 // grow gives a class a span more, of a new segment if there is none. The lock is held, but
 // while files are changed.
-func (d *device) grow(c uint8) (grown bool, err error) {
-	if len(d.mu.freeSpans) == 0 && d.room(c) == 0 {
+func (d *device) grow(c uint8, moving bool) (grown bool, err error) {
+	if len(d.mu.freeSpans) == 0 && d.room(c, moving) == 0 {
 		return false, nil // and nobody is woken: those who wait would wake one another for ever
 	}
 	ledger := d.ledgerOf(c)
@@ -235,7 +264,7 @@ func (d *device) grow(c uint8) (grown bool, err error) {
 		d.broadcast()
 	}()
 	if len(d.mu.freeSpans) == 0 {
-		if err := d.addSegment(int(d.room(c))); err != nil {
+		if err := d.addSegment(int(d.room(c, moving))); err != nil {
 			return d.noRoom(err)
 		}
 	}
@@ -291,7 +320,7 @@ func (d *device) addSegment(spans int) error {
 	grown[number] = s
 	d.segments.Store(&grown)
 	d.mu.bytes += d.geometry.ledgerAt(s.count(), 0)
-	if d.mu.bytes > d.mu.limit { // it was lowered meanwhile
+	if d.staying() > d.mu.limit { // it was lowered meanwhile
 		s.draining = true
 		d.mover.kick()
 	}

@@ -114,7 +114,7 @@ type checker struct {
 	copies   []*checkedFile // of them, those that are not used since another has their number
 	chunks   map[backend.ChunkID]checkedChunk
 	buffers  buffers
-	block    []byte // for what is read of a chunk
+	window   window
 	sequence uint64 // greatest of all records
 	total    int64  // bytes to be checked
 }
@@ -144,7 +144,7 @@ func (k *checker) run(ctx context.Context) error {
 	defer k.buffers.close()
 	lent := k.buffers.take(backend.BlockBytes)
 	defer k.buffers.give(lent)
-	k.block = lent.p
+	k.window.p = lent.p
 	if err := k.openSegments(); err != nil {
 		return err
 	}

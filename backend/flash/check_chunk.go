@@ -124,8 +124,8 @@ func (k *checker) verify(ctx context.Context, f *checkedFile, at place, c uint8,
 		if r.blocks&(1<<b) == 0 {
 			continue
 		}
-		block := k.block[:blockBytes(r.size, b)]
-		if v.err = readUncached(&k.buffers, f.file, block, k.geometry.extentAt(c, at)+int64(b)*backend.BlockBytes); v.err != nil {
+		var block []byte
+		if block, v.err = k.read(f, blockBytes(r.size, b), k.geometry.extentAt(c, at)+int64(b)*backend.BlockBytes); v.err != nil {
 			return v, nil
 		}
 		k.report.CheckedBytes += int64(len(block))
@@ -140,6 +140,33 @@ func (k *checker) verify(ctx context.Context, f *checkedFile, at place, c uint8,
 	hash.Sum(v.id[:0])
 	k.options.Progress(min(k.report.CheckedBytes, k.total), k.total)
 	return v, nil
+}
+
+// window is what was read of a file last: small chunks lie side by side, and to read each
+// alone would take a hundred times as long.
+type window struct {
+	file     *checkedFile
+	from, to int64
+	p        []byte // of block size
+}
+
+// has reports whether n bytes of a file are in the window.
+func (w *window) has(f *checkedFile, n int, off int64) bool {
+	return w.file == f && off >= w.from && off+int64(n) <= w.to
+}
+
+// read returns n bytes of a file, which are the caller's until the next call.
+func (k *checker) read(f *checkedFile, n int, off int64) ([]byte, error) {
+	w := &k.window
+	if !w.has(f, n, off) {
+		ahead := min(int64(len(w.p)), k.geometry.ledgerAt(f.header.spans, 0)-off)
+		w.file, w.from, w.to = f, off, off+ahead
+		if readUncached(&k.buffers, f.file, w.p[:ahead], off) != nil { // what is behind it may be what cannot be read
+			w.file = nil
+			return w.p[:n], readUncached(&k.buffers, f.file, w.p[:n], off)
+		}
+	}
+	return w.p[off-w.from:][:n], nil
 }
 
 // checkChunk checks what a record tells of.

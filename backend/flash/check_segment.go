@@ -32,6 +32,9 @@ func (k *checker) openSegments() error {
 		if strings.HasSuffix(name, unfinished) {
 			continue // a crash came while it was made: a store removes it
 		}
+		if strings.HasSuffix(name, retiredMark) {
+			continue // a store empties the segment
+		}
 		if _, ok := segmentNumber(name); !ok {
 			err = k.found(Finding{Kind: FoundStray, File: k.pathOf(name), Offset: -1, Detail: "its name is no segment's"}, func() error { return k.moveAside(name) })
 		} else {

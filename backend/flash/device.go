@@ -34,8 +34,8 @@ type device struct {
 	scrubber scrubber
 	counters counters
 	health   health
-	ready    atomic.Bool         // its chunks are found: it is used
-	kept     map[string]struct{} // names of segments that are left alone; guarded by mu once the device is open
+	ready    atomic.Bool      // its chunks are found: it is used
+	kept     map[string]int64 // bytes of segments' files that are left alone, by their names; guarded by mu once the device is open
 
 	mu struct {
 		sync.Mutex

@@ -1,20 +1,33 @@
 package flash
 
-// evict drops up to n chunks of a class, and may begin to take a span from another class.
-// coming is how many extents will be free once that is durable, of whatever class; now
-// says that a span is free already. The device's lock is held.
-func (d *device) evict(c uint8, n int) (coming int, now bool) {
+// evict begins to take a span from another class, if that has one to spare, else it drops
+// up to n chunks of the class. For what moves it is the other way round, and only a span
+// that nothing has to move out of is taken: else one would wait for the other. coming is
+// how many extents will be free once that is durable, of whatever class; now says that a
+// span is free already. The device's lock is held.
+func (d *device) evict(c uint8, n int, moving bool) (coming int, now bool) {
 	if len(d.mu.freeSpans) > 0 { // what they lack is room for records
 		return d.turn(c, n), false
 	}
-	if x := d.donor(c); x != nil {
-		d.mu.donating = x
-		if coming, now = d.drain(x); now {
-			return coming, now
+	if moving {
+		if coming = d.turn(c, n); coming > 0 {
+			return coming, false
 		}
+	}
+	x := d.donor(c)
+	switch {
+	case moving && (x == nil || x.puts.Load() > 0 || d.mu.donating != nil):
+		return 0, false
+	case x == nil:
+		return d.turn(c, n), false
+	case d.mu.donating != nil: // one is taken already, and waited for
+		return 0, false
+	}
+	d.mu.donating = x
+	if coming, now = d.drain(x); !now {
 		d.mover.kick() // for what was put, and for what is being written
 	}
-	return coming + d.turn(c, n), false
+	return coming, now
 }
 
 // chances is how many chunks that were read lately the hand passes in one call at most.
@@ -88,11 +101,8 @@ const longer = 2
 
 // donor returns the span that class c may have from another: an empty one, else one that
 // stays nearly empty, else one of the class whose chunks stay longest. It is nil if none
-// stay much longer than those of c, or one is being taken already.
+// stay much longer than those of c.
 func (d *device) donor(c uint8) (donor *span) {
-	if d.mu.donating != nil {
-		return nil
-	}
 	mine := d.stay(c)
 	most := mine * longer
 	var idlest *span

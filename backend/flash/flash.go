@@ -64,13 +64,15 @@ type Options struct {
 type Device struct {
 	Path string
 	// LimitBytes is what the files in it may take together; up to a thirty-second more for
-	// records where chunks of a few KB come after large ones. 0: nine tenths of what the
-	// file system has free, with what the directory has already.
+	// records where chunks of a few KB come after large ones, and a segment more while one
+	// that failed is emptied. 0: nine tenths of what the file system has free, with what the
+	// directory has already.
 	LimitBytes int64
 
 	// SpanBytes and SegmentSpans are the geometry of a directory that is made anew: a
 	// power of two of at least 64 KiB, and how many of them make a segment. Chunks larger
-	// than a span are refused. Default: by the limit, 64 MiB and 16 for 16 GiB and more.
+	// than a span are refused. Default: by the limit, 64 MiB and 16 from 16 GiB to 2 TiB,
+	// spans of up to 256 MiB above.
 	SpanBytes    int64
 	SegmentSpans int
 

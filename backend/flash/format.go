@@ -26,6 +26,7 @@ const FormatVersion = 1
 //	format.json        version, identity and geometry; written once
 //	LOCK               held by the daemon (flock); holds its process id
 //	segments/00000007.seg
+//	segments/00000007.seg.retired  empty: a write or a sync of the segment failed
 //	scrub.json         how far the scrubber is; may be lost
 //	aside/             files that Check moved out of the way; nobody reads them
 //

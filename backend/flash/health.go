@@ -140,6 +140,7 @@ func (d *device) failing(s *segment, step string, err error) {
 		return
 	}
 	if s != nil && !s.retired.Swap(true) {
+		d.mark(s)
 		d.shut(s)
 		d.store.event(Event{Kind: SegmentRetired, Device: d.path, Segment: s.path(), Detail: step, Err: err})
 	}
@@ -160,7 +161,7 @@ func (d *device) failing(s *segment, step string, err error) {
 func (d *device) shut(s *segment) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	s.draining = true
+	s.draining, s.tried = true, false
 	d.mu.freeSpans = slices.DeleteFunc(d.mu.freeSpans, func(p *spanPlace) bool { return p.segment == s })
 	for _, x := range s.spans {
 		if x != nil && !x.draining {

@@ -81,6 +81,9 @@ func (d *device) invariants() (found int, failed []error) {
 			found += x.invariants(wrong)
 		}
 	}
+	for _, taken := range d.kept {
+		bytes += taken
+	}
 	if bytes != d.mu.bytes {
 		wrong("%d bytes are in use, %d are counted", bytes, d.mu.bytes)
 	}

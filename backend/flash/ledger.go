@@ -48,9 +48,11 @@ type ledgers struct {
 
 // ledger is the beginning of a span's: as far as it must be read to know all records.
 type ledger struct {
-	p     []byte // nil: it is longer than aheadLedger
-	bytes int64  // that are to be read
-	err   error
+	p       []byte // nil: it is longer than there was room for
+	class   uint8  // of the span, by its records
+	known   bool   // its class is
+	damaged int    // records
+	err     error
 }
 
 // readLedgers finds the chunks of all segments.
@@ -102,27 +104,23 @@ func (d *device) readAhead(ctx context.Context, s *segment, lent []byte) ledgers
 // nobody uses, the file system is asked where the next could be.
 func (d *device) readBeginning(s *segment, span uint32, into []byte) (l ledger) {
 	at, all := d.geometry.ledgerAt(s.count(), span), d.geometry.ledgerBytes()
-	done := min(int64(2*pageBytes), all)
-	if l.err = readRecords(s.file, into[:done], at); l.err != nil {
-		return l
-	}
-	c, known, damaged := d.classOfLedger(s, span, into[:done])
-	switch {
-	case known && damaged == 0:
-		l.bytes = int64(d.geometry.classes[c].extents) * recordBytes
-	case damaged > 0:
-		l.bytes = all
-	case nothingUntil(s.file, at+done, at+all):
-		l.bytes = done
-	default:
-		l.bytes = all
-	}
-	if l.bytes > int64(len(into)) {
-		return l
-	}
-	l.p = into[:l.bytes]
-	if l.bytes > done {
-		l.err = readRecords(s.file, l.p[done:], at+done)
+	done, wanted := int64(0), min(2*pageBytes, all)
+	for wanted > done {
+		if wanted > int64(len(into)) {
+			return ledger{}
+		}
+		if l.err = readRecords(s.file, into[done:wanted], at+done); l.err != nil {
+			return l
+		}
+		done = wanted
+		l.p = into[:done]
+		l.class, l.known, l.damaged = d.classOfLedger(s, span, l.p)
+		switch {
+		case l.damaged > 0, !l.known && !nothingUntil(s.file, at+done, at+all):
+			wanted = all
+		case l.known:
+			wanted = int64(d.geometry.classes[l.class].extents) * recordBytes
+		}
 	}
 	return l
 }
@@ -169,8 +167,7 @@ func (d *device) readLedger(s *segment, l *ledgers, whole []byte) {
 	for n := range l.spans {
 		x := &l.spans[n]
 		if x.err == nil && x.p == nil {
-			x.p = whole[:x.bytes]
-			x.err = readRecords(s.file, x.p, d.geometry.ledgerAt(s.count(), uint32(n)))
+			*x = d.readBeginning(s, uint32(n), whole)
 		}
 		if x.err != nil {
 			d.store.event(Event{Kind: SegmentDamaged, Device: d.path, Segment: s.path(), Detail: fmt.Sprintf("the records of span %d cannot be read: nothing more is written to the segment", n), Err: x.err})
@@ -178,6 +175,6 @@ func (d *device) readLedger(s *segment, l *ledgers, whole []byte) {
 			s.unknown = true
 			continue
 		}
-		d.readSpan(s, uint32(n), x.p)
+		d.readSpan(s, uint32(n), x)
 	}
 }

@@ -97,9 +97,20 @@ func (m *mover) empty() (done bool) {
 		}
 		if leaving && !m.drop(s) {
 			done = false
+			d.wasTried(s)
 		}
 	}
 	return done
+}
+
+// wasTried tells who waits for room that all was done that can be for a segment now.
+func (d *device) wasTried(s *segment) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !s.tried {
+		s.tried = true
+		d.broadcast()
+	}
 }
 
 // going drops what was filled from a span that is to go away; it returns nil if there is
@@ -234,7 +245,11 @@ func (m *mover) drop(s *segment) bool {
 	if removed == nil {
 		d.removed(s)
 	}
-	if err := errors.Join(closed, removed, d.files.SyncDirectory(segmentsFolder)); err != nil {
+	err := errors.Join(closed, removed, d.files.SyncDirectory(segmentsFolder))
+	if err == nil && s.retired.Load() {
+		err = d.unmark(s.name)
+	}
+	if err != nil {
 		d.store.event(Event{Kind: DeviceWarning, Device: d.path, Segment: s.path(), Err: err, Detail: "it is not used any more and cannot be removed"})
 	}
 	return true
@@ -245,8 +260,8 @@ func (m *mover) drop(s *segment) bool {
 func (d *device) removed(s *segment) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.mu.bytes -= d.kept[s.name]
 	delete(d.kept, s.name)
-	d.mu.bytes -= d.geometry.ledgerAt(s.count(), 0)
 	d.mu.full = false // if it was others that took the room, there is some now
 	d.broadcast()
 }
@@ -278,7 +293,8 @@ func (d *device) forgetSegment(s *segment) bool {
 	all := slices.Clone(*d.segments.Load())
 	all[s.number] = nil
 	d.segments.Store(&all)
-	d.kept[s.name] = struct{}{} // else a new segment's file would be removed in its place
+	d.kept[s.name] = d.geometry.ledgerAt(s.count(), 0) // else a new segment's file would be removed in its place
+	d.broadcast()                                      // who waits for it need not any more
 	return true
 }
 

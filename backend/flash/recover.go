@@ -18,10 +18,15 @@ func (d *device) recover(ctx context.Context) error {
 		return err
 	}
 	slices.Sort(names)
-	d.kept = map[string]struct{}{}
+	d.kept = map[string]int64{}
+	retired := map[string]struct{}{}
 	names = slices.DeleteFunc(names, func(name string) bool {
 		if strings.HasSuffix(name, unfinished) {
 			return true // newSegment removes it
+		}
+		if segment, found := strings.CutSuffix(name, retiredMark); found {
+			retired[segment] = struct{}{}
+			return true
 		}
 		_, ok := segmentNumber(name)
 		if !ok {
@@ -34,10 +39,13 @@ func (d *device) recover(ctx context.Context) error {
 		name := segmentsFolder + "/" + names[i]
 		s, err := d.openSegment(name, &o)
 		if err != nil {
-			d.kept[name] = struct{}{}
+			d.leave(name, o.size)
 			d.store.event(Event{Kind: SegmentDamaged, Device: d.path, Segment: d.files.Path(name), Detail: "it is left alone", Err: err})
 			return
 		}
+		_, was := retired[names[i]]
+		s.retired.Store(was)
+		s.draining = was
 		found = append(found, s)
 	})
 	all, err := d.arrange(found)
@@ -133,7 +141,7 @@ func (d *device) arrange(found []*segment) ([]*segment, error) {
 			d.mu.bytes += d.geometry.ledgerAt(s.count(), 0) - d.geometry.ledgerAt(other.count(), 0)
 			all[s.number], s, other = s, other, s
 		}
-		d.kept[s.name] = struct{}{}
+		d.leave(s.name, d.geometry.ledgerAt(s.count(), 0))
 		d.store.event(Event{Kind: SegmentDamaged, Device: d.path, Segment: s.path(), Detail: "it is a copy of " + other.path() + ": it is left alone"})
 		if err := s.file.Close(); err != nil {
 			return nil, err
@@ -142,26 +150,32 @@ func (d *device) arrange(found []*segment) ([]*segment, error) {
 	return all, nil
 }
 
+// leave notes that a file is left alone, with the room that it takes.
+func (d *device) leave(name string, bytes int64) {
+	d.kept[name] = bytes
+	d.mu.bytes += bytes
+}
+
 // readSpan finds the chunks of a span. Its class is what its records say: that of the
 // newest, should they differ.
-func (d *device) readSpan(s *segment, number uint32, ledger []byte) {
-	c, known, damaged := d.classOfLedger(s, number, ledger)
-	if damaged > 0 {
-		d.store.event(Event{Kind: RecordDamaged, Device: d.path, Segment: s.path(), Detail: fmt.Sprintf("%d records of span %d: their chunks are lost", damaged, number)})
+func (d *device) readSpan(s *segment, number uint32, l *ledger) {
+	if l.damaged > 0 {
+		d.store.event(Event{Kind: RecordDamaged, Device: d.path, Segment: s.path(), Detail: fmt.Sprintf("%d records of span %d: their chunks are lost", l.damaged, number)})
 	}
 	switch {
-	case !known && damaged == 0:
+	case !l.known && l.damaged == 0:
 		d.mu.freeSpans = append(d.mu.freeSpans, &spanPlace{s, number})
 		return
-	case !known: // nothing is written where it cannot be said what there is; see Check
+	case !l.known: // nothing is written where it cannot be said what there is; see Check
 		s.unknown = true
 		return
 	}
+	c := l.class
 	x := newSpan(s, number, c)
 	d.adopt(x)
 	var r record
 	for i := range uint32(len(x.slots)) {
-		p := ledger[int(i)*recordBytes:][:recordBytes]
+		p := l.p[int(i)*recordBytes:][:recordBytes]
 		if isNothing(p) {
 			continue
 		}
@@ -209,15 +223,15 @@ func (d *device) find(x *span, extent uint32, r *record) {
 	slot.id, slot.size, slot.blocks, slot.kind = r.id, r.size, r.blocks, r.kind
 	copy(x.crcsOf(extent), r.crcs[:])
 	h, hash := s.index.shardOf(&r.id)
-	whole := r.kind == put && s.hasPut(h, hash, &r.id) && x.isWhole(extent)
+	better := r.kind == put && s.isBetter(h, hash, x, extent)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if at := s.index.find(h, hash, &r.id); at >= 0 {
 		// The same bytes twice: a crash came between writing one and removing the other. Of
-		// two that were put, one may not be whole.
+		// two that were put, one may not be whole, or not be on flash.
 		other := ref(h.cells[at] & refMask)
 		twins, twin := s.slotOf(other)
-		if r.kind == filled || twin.kind == put && !whole {
+		if r.kind == filled || twin.kind == put && !better {
 			slot.become(doomed)
 			d.syncer.remove(x, extent)
 			return
@@ -233,20 +247,26 @@ func (d *device) find(x *span, extent uint32, r *record) {
 	}
 }
 
-// hasPut reports whether a chunk is found that was put.
-func (s *Store) hasPut(h *shard, hash uint64, id *backend.ChunkID) bool {
+// isBetter reports whether an extent that nobody else knows of has a chunk rather than the
+// one that is found with it: because it is whole, and the other is not, or is in a segment
+// that may not be on flash.
+func (s *Store) isBetter(h *shard, hash uint64, x *span, extent uint32) bool {
 	h.mu.Lock()
-	defer h.mu.Unlock()
-	r := s.index.lookup(h, hash, id)
+	r := s.index.lookup(h, hash, &x.slots[extent].id)
 	if r == 0 {
+		h.mu.Unlock()
 		return false
 	}
-	_, slot := s.slotOf(r)
-	return slot.kind == put
+	twins, twin := s.slotOf(r)
+	twin.holds++
+	h.mu.Unlock()
+	held := hold{store: s, span: twins, extent: r.place().extent}
+	defer held.release()
+	return x.isWhole(extent) && (twins.segment.retired.Load() && !x.segment.retired.Load() || !twins.isWhole(held.extent))
 }
 
-// isWhole reads an extent that nobody else knows of, and reports whether it holds what its
-// record says.
+// isWhole reads an extent whose chunk was put, and that is held or that nobody else knows
+// of, and reports whether it holds what its record says.
 func (x *span) isWhole(extent uint32) bool {
 	d, slot := x.segment.device, &x.slots[extent]
 	lent := d.store.buffers.take(backend.BlockBytes)

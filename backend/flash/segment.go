@@ -21,6 +21,7 @@ type segment struct {
 	retired atomic.Bool
 
 	draining bool // it is to go away; guarded by the device's lock
+	tried    bool // the mover tried to empty it since it failed; guarded by the device's lock
 	unknown  bool // it cannot be said of a span what there is: the file is never removed; set once
 }
 
@@ -72,6 +73,9 @@ func (d *device) newSegment(number uint32, spans int) (_ *segment, err error) {
 	name := segmentName(number)
 	made := name + unfinished
 	if err := d.files.Remove(made); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	if err := d.unmark(name); err != nil {
 		return nil, err
 	}
 	f, err := d.files.Open(made, true)

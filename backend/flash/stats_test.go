@@ -128,8 +128,9 @@ func TestStatsOfWhatWasDone(t *testing.T) {
 		}
 		files.Add(flashtest.Fault{Kinds: []flashtest.Kind{flashtest.Write}, Name: firstSegment, Times: 1})
 		w.must(w.put(ctx, s, 3, 5000))
+		wait(3 * time.Second) // what was put moves away
 		d = s.Stats().Devices[0]
-		if d.Retired+d.Segments == 0 || d.Errors["write"] != 1 || d.Events[flash.SegmentRetired] != 1 {
+		if d.Segments != 1 || d.Retired != 0 || d.Errors["write"] != 1 || d.Events[flash.SegmentRetired] != 1 {
 			t.Errorf("%+v", d)
 		}
 		w.close(s)

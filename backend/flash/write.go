@@ -69,9 +69,22 @@ func (s *Store) putChunk(ctx context.Context, op string, c *backend.Chunk, conte
 	if done, err := s.promote(ctx, h, hash, c); done {
 		return err
 	}
+	leaves := s.isInRetired(h, hash, &c.ID)
 	return s.write(ctx, op, c, content, func(ctx context.Context, d *device) error {
-		return d.put(ctx, c, content, false)
+		return d.put(ctx, c, content, leaves)
 	})
+}
+
+// isInRetired reports whether a chunk is found in a segment that failed: it is to leave it.
+func (s *Store) isInRetired(h *shard, hash uint64, id *backend.ChunkID) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	r := s.index.lookup(h, hash, id)
+	if r == 0 {
+		return false
+	}
+	x, _ := s.slotOf(r)
+	return x.segment.retired.Load()
 }
 
 // write tries the devices in turn, the one with the most room first.
@@ -275,10 +288,10 @@ func (s *Store) promote(ctx context.Context, h *shard, hash uint64, c *backend.C
 	x, slot := s.slotOf(r)
 	number, d := r.place().extent, x.segment.device
 	switch {
-	case slot.flags&(bad|broken) != 0: // it stays until the chunk is durable elsewhere
+	case slot.flags&(bad|broken) != 0, slot.kind == put && x.segment.retired.Load(): // it stays until the chunk is durable elsewhere
 		h.mu.Unlock()
 		return false, nil
-	case slot.kind == put && d.readable() == nil:
+	case slot.kind == put && d.readable() == nil && !x.segment.retired.Load():
 		slot.flags |= visited
 		return s.confirm(h, hold{store: s, span: x, extent: number}, c), nil
 	}

@@ -122,11 +122,13 @@ type churn struct {
 	kept    []backend.Chunk
 	oldest  int   // of kept
 	bytes   int64 // of kept from oldest on
+	unknown int64 // bytes that arrived since the driver looked
 	result  ChurnResult
 }
 
-// reconcileEvery is after how many arrivals the driver looks what the store has dropped.
-const reconcileEvery = 1024
+// reconcilePart is after what part of the device, one in so many, has arrived the driver
+// looks what the store has dropped.
+const reconcilePart = 64
 
 // reconcile forgets what the store has dropped.
 func (c *churn) reconcile(ctx context.Context) error {
@@ -158,7 +160,8 @@ func (c *churn) hour(ctx context.Context) error {
 			return err
 		}
 		arrived += float64(size)
-		if c.result.Arrivals%reconcileEvery == 0 {
+		if c.unknown += size; c.unknown > o.LimitBytes/reconcilePart {
+			c.unknown = 0
 			o.Progress(now)
 			if err := c.reconcile(ctx); err != nil {
 				return err

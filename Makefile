@@ -6,8 +6,8 @@
 #             TORCH_INDEX_URL  where setup takes torch from; default: pip's index
 #             FUZZTIME=30s     time for each fuzz target
 #             QUICK=1          the short benchmarks (4 minutes and 1 minute on 2 cores)
-#             BENCH_JSON=file  where bench and bench-prefetch write their result; default bench.json
-#             BENCH_DATA=dir   on the disk that bench-prefetch measures; default: the system's temporary folder
+#             BENCH_JSON=file  where bench, bench-prefetch and bench-flash write their result; default bench.json
+#             BENCH_DATA=dir   on the disk that bench-prefetch and bench-flash measure; default: the system's temporary folder
 #             PACKAGES=./...   Go packages for race; PYTEST="-k name" arguments for py
 
 SHELL := /bin/bash
@@ -100,6 +100,10 @@ bench: build setup ## compare with other loaders, write BENCH_JSON (QUICK=1: the
 .PHONY: bench-prefetch
 bench-prefetch: build ## what reading ahead wins and costs: on this disk, in simulated time, on this processor
 	bin/stoker bench prefetch $(if $(QUICK),--quick) $(if $(BENCH_DATA),--data-dir '$(BENCH_DATA)') --json '$(BENCH_JSON)'
+
+.PHONY: bench-flash
+bench-flash: build ## the flash store beside bare loops on the same disk: reads, writes, starts, memory, a day of churn
+	bin/stoker bench flash $(if $(QUICK),--quick) $(if $(BENCH_DATA),--dir '$(BENCH_DATA)') --json '$(BENCH_JSON)'
 
 .PHONY: pgo
 pgo: setup ## profile batches and scans on this machine; the builds are optimised with cmd/*/default.pgo

@@ -346,9 +346,10 @@ func (r *flashReads) summarise(lanes []flashLane) {
 	}
 }
 
-// gatherers is how many batches are gathered at once: while one is consumed, the next is
-// brought.
-const gatherers = 2
+// gatherers is how many batches are gathered at once: as many as the smallest ring has slots
+// (session.slots). Each has its part of the reads under way, which all together are as many
+// as a bare loop's.
+const gatherers = 4
 
 // batchOf is how many pieces a batch has.
 func batchOf(piece int64) int64 { return max(32, min(512, (8<<20)/piece)) }

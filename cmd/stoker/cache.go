@@ -29,11 +29,11 @@ stokerd is configured with under "flash".
 
 A directory belongs to one program at a time. While stokerd has it, these commands ask
 stokerd; with --dir they open a directory themselves, which stokerd must not have. Only
-check always opens a directory itself.`,
+check always opens a directory itself, and limit always asks stokerd.`,
 		Args: cobra.NoArgs,
 		RunE: showHelp,
 	}
-	command.AddCommand(a.cacheStatCommand(), a.cacheListCommand(), a.cachePathCommand(), a.cacheEvictCommand(), a.cacheCheckCommand())
+	command.AddCommand(a.cacheStatCommand(), a.cacheListCommand(), a.cachePathCommand(), a.cacheEvictCommand(), a.cacheLimitCommand(), a.cacheCheckCommand())
 	return command
 }
 

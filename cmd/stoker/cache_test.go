@@ -197,12 +197,30 @@ func TestCacheStatOfADaemon(t *testing.T) {
 	golden(t, "cache-evict-none", p.run(t, "cache", "evict", "--all", "--json"))
 }
 
+func TestCacheLimit(t *testing.T) {
+	p := newPlace(t)
+	node := newFakeNode()
+	node.cache = api.Cache{Devices: []api.CacheDevice{{Path: "/mnt/nvme0/stoker", LimitBytes: 900 << 30, Room: api.CacheRoom{UsedBytes: 812 << 30}}}}
+	p.serveAPI(t, node)
+	golden(t, "cache-limit", p.run(t, "cache", "limit", "1TiB"))
+	golden(t, "cache-limit-lower", p.run(t, "cache", "limit", "500GiB", "--device", "/mnt/nvme0/stoker"))
+	if got := p.run(t, "cache", "limit", "800GiB", "--json"); got.code != 0 || node.cache.Devices[0].LimitBytes != 800<<30 {
+		t.Errorf("%+v", got)
+	}
+	node.cache.Devices = append(node.cache.Devices, api.CacheDevice{Path: "/mnt/nvme1/stoker"})
+	golden(t, "cache-limit-several", p.run(t, "cache", "limit", "1TiB"))
+	golden(t, "cache-limit-unknown", p.run(t, "cache", "limit", "1TiB", "--device", "/nowhere"))
+	golden(t, "complete-device", p.run(t, "__complete", "cache", "limit", "1TiB", "--device", "/mnt/nvme1"))
+	node.cache = api.Cache{}
+	golden(t, "cache-limit-none", p.run(t, "cache", "limit", "1TiB"))
+}
+
 func TestCacheWithoutADaemon(t *testing.T) {
 	p := newPlace(t)
 	if got := p.run(t, "cache", "stat"); got.code != exitNotRunning {
 		t.Errorf("%+v", got)
 	}
-	for _, args := range [][]string{{"evict"}, {"evict", "00", "--all"}, {"evict", "--bytes", "much"}, {"evict", "--bytes", "-1"}, {"check", "x", "--drop-corrupt"}, {"check"}, {"ls", "--kind", "odd"}, {"ls", "0g"}} {
+	for _, args := range [][]string{{"evict"}, {"evict", "00", "--all"}, {"evict", "--bytes", "much"}, {"evict", "--bytes", "-1"}, {"check", "x", "--drop-corrupt"}, {"check"}, {"ls", "--kind", "odd"}, {"ls", "0g"}, {"limit"}, {"limit", "much"}, {"limit", "0"}} {
 		if got := p.run(t, append([]string{"cache"}, args...)...); got.code != exitUsage {
 			t.Errorf("%q: %+v", args, got)
 		}

@@ -41,7 +41,15 @@ func (n *fakeNode) EvictCache(ctx context.Context, request api.CacheEvict) (api.
 }
 
 // LimitCache changes nothing.
-func (n *fakeNode) LimitCache(api.CacheLimit) (api.Cache, error) { return n.Cache(), nil }
+func (n *fakeNode) LimitCache(request api.CacheLimit) (api.Cache, error) {
+	for i := range n.cache.Devices {
+		if n.cache.Devices[i].Path == request.Path {
+			n.cache.Devices[i].LimitBytes = request.Bytes
+			return n.Cache(), nil
+		}
+	}
+	return api.Cache{}, &api.Error{Code: api.CodeNotFound, What: "no such device", Where: request.Path}
+}
 
 func mustRecast(from, to any) {
 	if err := recast(from, to); err != nil {

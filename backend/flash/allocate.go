@@ -35,23 +35,29 @@ type hand struct {
 // errFull says that there is no room and that none can be made.
 var errFull = errors.New("all that could be dropped is dropped")
 
-// allocate takes an extent for a chunk of a class. It waits while room is made; moving says
-// that the chunk leaves a span that is to be emptied: that, which makes room, is not waited
-// for then.
-func (d *device) allocate(ctx context.Context, wanted uint8, moving bool) (*span, uint32, error) {
+// errand is what a chunk gets room for.
+type errand uint8
+
+const (
+	storing errand = iota // it is not there
+	making                // it leaves a span that another class is to have
+	leaving               // it leaves a segment that is to go away
+)
+
+// allocate takes an extent for a chunk of a class. It waits while room is made, but what
+// makes room is not waited for by what moves so that there is some.
+func (d *device) allocate(ctx context.Context, wanted uint8, e errand) (*span, uint32, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.ask(wanted)
 	for {
-		c := d.home(wanted, moving)
+		c := d.home(wanted, e)
 		if err := d.writable(); err != nil {
 			return nil, 0, err
 		}
-		if x := d.mu.classes[c].withRoom(); x != nil {
-			extent := x.take()
-			d.mu.classes[c].free--
-			d.mu.written += d.geometry.classes[c].bytes
-			if !moving {
+		if d.mu.classes[c].free > 0 {
+			x, extent := d.takeFrom(c)
+			if e == storing {
 				d.makeAhead(c)
 			}
 			return x, extent, nil
@@ -62,7 +68,7 @@ func (d *device) allocate(ctx context.Context, wanted uint8, moving bool) (*span
 			}
 			continue
 		}
-		grown, err := d.grow(c, moving)
+		grown, err := d.grow(c, e)
 		if err != nil {
 			return nil, 0, err
 		}
@@ -70,12 +76,12 @@ func (d *device) allocate(ctx context.Context, wanted uint8, moving bool) (*span
 			continue
 		}
 		if d.removing[c].Load() == 0 {
-			coming, now := d.evict(c, d.ahead(c), moving)
+			coming, now := d.evict(c, d.ahead(c), e)
 			if now {
 				continue
 			}
-			if coming == 0 && d.syncer.removing.Load() == 0 && (moving || d.mu.donating == nil && !d.emptying()) {
-				return nil, 0, errFull
+			if coming == 0 && d.syncer.removing.Load() == 0 && (e != storing || d.mu.donating == nil && !d.emptying()) {
+				return d.lastResort(c, e)
 			}
 		}
 		d.syncer.hurry()
@@ -83,6 +89,15 @@ func (d *device) allocate(ctx context.Context, wanted uint8, moving bool) (*span
 			return nil, 0, err
 		}
 	}
+}
+
+// takeFrom takes an extent of a class that has one.
+func (d *device) takeFrom(c uint8) (*span, uint32) {
+	x := d.mu.classes[c].withRoom()
+	extent := x.take()
+	d.mu.classes[c].free--
+	d.mu.written += d.geometry.classes[c].bytes
+	return x, extent
 }
 
 // ask counts that room is asked of a class. The lock is held, as for all below.
@@ -116,8 +131,8 @@ const guestPart = 16
 // still grow. Then it is a larger one with free extents where c has none: the next if c has
 // spans, and any where so few of its chunks come that they would not fill half a span even
 // so. A span each for all rare sizes would leave much of the device empty. The lock is held.
-func (d *device) home(c uint8, moving bool) uint8 {
-	if d.mu.classes[c].free > 0 || d.room(c, moving) > 0 {
+func (d *device) home(c uint8, e errand) uint8 {
+	if d.mu.classes[c].free > 0 || d.room(c, e) > 0 {
 		return c
 	}
 	free := func(o uint8) bool { return d.mu.classes[o].free > 0 }
@@ -131,6 +146,28 @@ func (d *device) home(c uint8, moving bool) uint8 {
 		return uint8(host)
 	}
 	return c
+}
+
+// lastResort is what is left where no room can be made.
+func (d *device) lastResort(c uint8, e errand) (*span, uint32, error) {
+	if e == leaving {
+		if x, extent, ok := d.shelter(c); ok {
+			return x, extent, nil
+		}
+	}
+	return nil, 0, errFull
+}
+
+// shelter takes any extent that is large enough, for what would have to stay in a segment
+// that failed otherwise; ok is false if there is none. The lock is held.
+func (d *device) shelter(c uint8) (x *span, extent uint32, ok bool) {
+	for o := int(c); o < len(d.mu.classes); o++ {
+		if d.mu.classes[o].free > 0 {
+			x, extent = d.takeFrom(uint8(o))
+			return x, extent, true
+		}
+	}
+	return nil, 0, false
 }
 
 // host is the smallest class from c on that will do and is not too large for it; -1 if there
@@ -149,11 +186,8 @@ func (d *device) host(c uint8, will func(uint8) bool) int {
 	return -1
 }
 
-// withRoom returns a span with a free extent, nil if there is none.
+// withRoom returns a span with a free extent; there must be one.
 func (s *classState) withRoom() *span {
-	if s.free == 0 {
-		return nil
-	}
 	for ; s.at < len(s.spans); s.at++ {
 		if x := s.spans[s.at]; x.free > 0 && !x.draining {
 			return x
@@ -189,21 +223,21 @@ func (d *device) ahead(c uint8) int {
 // makeAhead drops chunks before their room is needed, where a class can only grow so.
 func (d *device) makeAhead(c uint8) {
 	want := d.ahead(c)
-	if d.mu.classes[c].free+int(d.removing[c].Load()) >= want || d.mu.growing || d.room(c, false) > 0 || len(d.mu.freeSpans) > 0 {
+	if d.mu.classes[c].free+int(d.removing[c].Load()) >= want || d.mu.growing || d.room(c, storing) > 0 || len(d.mu.freeSpans) > 0 {
 		return
 	}
-	if coming, _ := d.evict(c, want, false); coming > 0 {
+	if coming, _ := d.evict(c, want, storing); coming > 0 {
 		d.syncer.hurry()
 	}
 }
 
 // room is how many spans more a new segment would have, for that class.
-func (d *device) room(c uint8, moving bool) int64 {
+func (d *device) room(c uint8, e errand) int64 {
 	if d.mu.full {
 		return 0
 	}
 	left := d.mu.limit - d.mu.bytes - headBytes
-	if moving {
+	if e == leaving {
 		left += d.beyond()
 	}
 	return max(0, min(int64(d.geometry.segmentSpans), left/(d.geometry.spanBytes+d.ledgerOf(c))))
@@ -250,8 +284,8 @@ func (d *device) ledgerOf(c uint8) int64 {
 
 // grow gives a class a span more, of a new segment if there is none. The lock is held, but
 // while files are changed.
-func (d *device) grow(c uint8, moving bool) (grown bool, err error) {
-	if len(d.mu.freeSpans) == 0 && d.room(c, moving) == 0 {
+func (d *device) grow(c uint8, e errand) (grown bool, err error) {
+	if len(d.mu.freeSpans) == 0 && d.room(c, e) == 0 {
 		return false, nil // and nobody is woken: those who wait would wake one another for ever
 	}
 	ledger := d.ledgerOf(c)
@@ -264,22 +298,31 @@ func (d *device) grow(c uint8, moving bool) (grown bool, err error) {
 		d.broadcast()
 	}()
 	if len(d.mu.freeSpans) == 0 {
-		if err := d.addSegment(int(d.room(c, moving))); err != nil {
+		if err := d.addSegment(int(d.room(c, e))); err != nil {
 			return d.noRoom(err)
 		}
 	}
 	last := len(d.mu.freeSpans) - 1
 	at := d.mu.freeSpans[last]
 	d.mu.freeSpans = d.mu.freeSpans[:last]
-	d.mu.Unlock()
-	err = at.segment.file.Allocate(d.geometry.ledgerAt(at.segment.count(), at.number), ledger)
-	d.mu.Lock()
+	d.unlocked(func() {
+		err = at.segment.file.Allocate(d.geometry.ledgerAt(at.segment.count(), at.number), ledger)
+	})
 	if err != nil {
 		d.mu.freeSpans = append(d.mu.freeSpans, at)
 		return d.noRoom(err)
 	}
 	d.adopt(newSpan(at.segment, at.number, c))
 	return true, nil
+}
+
+// unlocked changes files without the lock, as what may hang.
+func (d *device) unlocked(change func()) {
+	d.mu.Unlock()
+	defer d.mu.Lock()
+	d.health.writes.begin()
+	defer d.health.writes.end()
+	change()
 }
 
 // noRoom takes an error of making room: if the file system has none, nothing more is made.
@@ -307,9 +350,9 @@ func (d *device) addSegment(spans int) error {
 	if !ok {
 		return fmt.Errorf("a device has %d segments at most: give its directory larger ones", maxSegments)
 	}
-	d.mu.Unlock()
-	s, err := d.newSegment(number, spans)
-	d.mu.Lock()
+	var s *segment
+	var err error
+	d.unlocked(func() { s, err = d.newSegment(number, spans) })
 	if err != nil {
 		return err
 	}

@@ -109,6 +109,7 @@ type checker struct {
 	report   CheckReport
 	id       deviceID
 	geometry *geometry
+	names    []string // in the folder of segments
 	opened   []*checkedFile
 	segments []*checkedFile // of them, those that a store uses
 	copies   []*checkedFile // of them, those that are not used since another has their number

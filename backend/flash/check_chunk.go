@@ -225,6 +225,9 @@ func (k *checker) once(this *checkedChunk, id backend.ChunkID) error {
 		k.counted(this, 1)
 	}
 	k.chunks[id] = *better
+	if worse.file.retired {
+		return nil // a store sees to it when it empties that segment, to which nothing more is written
+	}
 	found := Finding{
 		Kind: FoundDuplicate, File: k.pathOf(worse.file.name), Offset: k.geometry.extentAt(worse.class, worse.at), Chunk: id, Put: worse.kind == put,
 		Detail: fmt.Sprintf("it is also in %s at %d", k.pathOf(better.file.name), k.geometry.extentAt(better.class, better.at)),
@@ -236,10 +239,13 @@ func (k *checker) once(this *checkedChunk, id backend.ChunkID) error {
 }
 
 // isBetterThan says which of two of the same chunk stays: the one that was put and is
-// whole, else any that was put, else that of which more is there.
+// whole, rather in no segment that failed, else any that was put, else that of which more is
+// there.
 func (c *checkedChunk) isBetterThan(other *checkedChunk) bool {
 	rank := func(c *checkedChunk) int {
 		switch {
+		case c.kind == put && c.whole && !c.file.retired:
+			return 1 << 10
 		case c.kind == put && c.whole:
 			return 1 << 9
 		case c.kind == put:

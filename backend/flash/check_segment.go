@@ -19,6 +19,7 @@ type checkedFile struct {
 	header    header
 	headerErr error // errHeader, or why it is none that is known
 	changed   bool
+	retired   bool // a write or a sync of it failed: what the page cache has of it may not be on flash
 }
 
 // openSegments opens every file that has a segment's name.
@@ -28,12 +29,13 @@ func (k *checker) openSegments() error {
 		return err
 	}
 	slices.Sort(names)
+	k.names = names
 	for _, name := range names {
 		if strings.HasSuffix(name, unfinished) {
 			continue // a crash came while it was made: a store removes it
 		}
 		if strings.HasSuffix(name, retiredMark) {
-			continue // a store empties the segment
+			continue // the segment's own file comes before
 		}
 		if _, ok := segmentNumber(name); !ok {
 			err = k.found(Finding{Kind: FoundStray, File: k.pathOf(name), Offset: -1, Detail: "its name is no segment's"}, func() error { return k.moveAside(name) })
@@ -54,7 +56,7 @@ func (k *checker) openSegment(name string) error {
 	if err != nil {
 		return k.found(Finding{Kind: FoundStray, File: k.pathOf(name), Offset: -1, Detail: "it cannot be opened: " + err.Error(), Lost: "what is in it"}, nil)
 	}
-	f := &checkedFile{name: name, file: file}
+	f := &checkedFile{name: name, file: file, retired: slices.Contains(k.names, name+retiredMark)}
 	k.opened = append(k.opened, f)
 	if f.size, err = file.Size(); err != nil {
 		return err

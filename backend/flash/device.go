@@ -158,9 +158,13 @@ func (d *device) prepare(o *Device) error {
 		}
 		d.mu.limit = (statistics.FreeBytes + used) / 10 * 9
 	}
+	d.mu.limit = min(d.mu.limit, maxLimit)
 	d.warn(&statistics)
 	return nil
 }
+
+// maxLimit is what any limit is lowered to, so that sums with it are numbers.
+const maxLimit = 1 << 60
 
 func (d *device) readManifest() (m manifest, err error) {
 	f, err := d.files.Open(manifestName, false)

@@ -5,18 +5,18 @@ package flash
 // that nothing has to move out of is taken: else one would wait for the other. coming is
 // how many extents will be free once that is durable, of whatever class; now says that a
 // span is free already. The device's lock is held.
-func (d *device) evict(c uint8, n int, moving bool) (coming int, now bool) {
+func (d *device) evict(c uint8, n int, e errand) (coming int, now bool) {
 	if len(d.mu.freeSpans) > 0 { // what they lack is room for records
 		return d.turn(c, n), false
 	}
-	if moving {
+	if e != storing {
 		if coming = d.turn(c, n); coming > 0 {
 			return coming, false
 		}
 	}
 	x := d.donor(c)
 	switch {
-	case moving && (x == nil || x.puts.Load() > 0 || d.mu.donating != nil):
+	case e != storing && (x == nil || x.puts.Load() > 0 || d.mu.donating != nil):
 		return 0, false
 	case x == nil:
 		return d.turn(c, n), false
@@ -111,11 +111,14 @@ func (d *device) donor(c uint8) (donor *span) {
 		if other == int(c) || len(state.spans) == 0 {
 			continue
 		}
+		if state.waiting() > len(state.spans)/drainedPart {
+			continue
+		}
 		stay := d.stay(uint8(other))
 		if stay <= most && 2*state.free < int(d.geometry.classes[other].extents) {
 			continue
 		}
-		switch x := state.cheapest(); {
+		switch x := d.cheapest(state); {
 		case x == nil:
 		case x.empty():
 			return x
@@ -129,6 +132,21 @@ func (d *device) donor(c uint8) (donor *span) {
 		return idlest
 	}
 	return donor
+}
+
+// drainedPart is which part of a class, one span in so many, and one more, may be drained and
+// not free yet: somebody holds chunks in it. Else who asks for a span would have all of
+// them drained meanwhile.
+const drainedPart = 8
+
+// waiting is how many spans of a class are drained and not free yet.
+func (s *classState) waiting() (n int) {
+	for _, x := range s.spans {
+		if x.draining && !x.segment.draining {
+			n++
+		}
+	}
+	return n
 }
 
 // idleAfter is after what part of the device was written, one in so many, a span that is
@@ -145,11 +163,16 @@ func (d *device) used(x *span) int64 {
 	return int64(len(x.slots)-x.free) * d.geometry.classes[x.class].bytes
 }
 
+// A span is not tried again, while no put of those that could not be moved went, until such
+// a part of the device was written, one in so many: of two such spans each would take what
+// moves out of the other for ever.
+const stuckFor = 16
+
 // cheapest is the span that is taken from a class with the least loss: with the fewest
 // chunks that were put, which must move, then the fewest chunks. It is nil if there is none,
 // or if what was put there would not find room in the others: it would be moved from one to
 // the other for ever.
-func (s *classState) cheapest() (best *span) {
+func (d *device) cheapest(s *classState) (best *span) {
 	fewest, room := int32(0), 0
 	for _, x := range s.spans {
 		if x.draining {
@@ -157,7 +180,7 @@ func (s *classState) cheapest() (best *span) {
 		}
 		puts := x.puts.Load()
 		room += len(x.slots) - x.lost - int(puts)
-		if puts > 0 && puts == x.stuck {
+		if x.stuck > 0 && puts >= x.stuck && d.mu.written-x.stuckAt < d.mu.limit/stuckFor {
 			continue
 		}
 		if best == nil || puts < fewest || puts == fewest && x.free > best.free {
@@ -212,7 +235,7 @@ func (d *device) endDonation(x *span, moved bool) {
 	if moved || x.segment.draining || x.segment.retired.Load() {
 		return // what holds or writes keep there goes by itself
 	}
-	x.draining, x.stuck = false, x.puts.Load()
+	x.draining, x.stuck, x.stuckAt = false, x.puts.Load(), d.mu.written
 	state := &d.mu.classes[x.class]
 	state.free += x.free
 	state.at = min(state.at, x.order)

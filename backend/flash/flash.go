@@ -32,9 +32,9 @@ import (
 type Options struct {
 	Devices []Device
 
-	// SyncInterval is how long a filled chunk may be lost in a crash at most, and
-	// SyncBytes after how many bytes they are made durable without waiting for it.
-	// Defaults 1 s and 64 MiB.
+	// SyncInterval is after which time what was filled is made durable, and its record with
+	// the next time: a crash loses what was filled in the last two. SyncBytes is after how
+	// many bytes that is not waited for. Defaults 1 s and 64 MiB.
 	SyncInterval time.Duration
 	SyncBytes    int64
 

@@ -67,6 +67,8 @@ func newStored(t testing.TB, w way, devices int) *stored {
 		_, _ = random.Read(content)
 		s.add(i, content)
 	}
+	for s.Settle() { // else each read of what was filled would be checked
+	}
 	return s
 }
 

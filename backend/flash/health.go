@@ -196,6 +196,20 @@ func (d *device) lose(at extent) {
 	}
 }
 
+// believe notes that the blocks that a record tells of are on flash as they were written.
+func (d *device) believe(at extent, r *record) {
+	slot := &at.span.slots[at.number]
+	h, _ := d.store.index.shardOf(&r.id)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !slot.is(live) || slot.id != r.id {
+		return
+	}
+	if slot.checked |= r.blocks; slot.blocks == r.blocks {
+		slot.flags &^= fresh
+	}
+}
+
 // keep ends the removal of an extent's record that failed: its room does not come. Who
 // waits for it must see both at once, hence the lock.
 func (d *device) keep(x *span) {
@@ -242,9 +256,11 @@ func (h *hold) unreadable(op string, c *backend.Chunk, err error) error {
 	}
 	d := x.segment.device
 	d.health.readErrs.Add(1)
-	kind := h.forget(bad)
-	d.store.event(Event{Kind: ChunkUnreadable, Device: d.path, Segment: x.segment.path(), Chunk: x.slots[h.extent].id, Err: err})
-	d.failing(nil, "read", err)
+	kind, known := h.forget(bad)
+	if !known { // a sector that cannot be read says nothing new each time
+		d.store.event(Event{Kind: ChunkUnreadable, Device: d.path, Segment: x.segment.path(), Chunk: x.slots[h.extent].id, Err: err})
+		d.failing(nil, "read", err)
+	}
 	e := &backend.Error{Kind: backend.Unavailable, Op: op, Object: nameOf(c), Err: err, Remedy: "look at the kernel's log for errors of the device of " + d.path}
 	if kind == filled {
 		e.Detail = "the copy on flash is dropped"
@@ -257,9 +273,11 @@ func (h *hold) unreadable(op string, c *backend.Chunk, err error) error {
 func (h *hold) corrupt(op string, c *backend.Chunk, b int, detail string) error {
 	x := h.span
 	d := x.segment.device
-	kind := h.forget(broken)
+	kind, known := h.forget(broken)
 	detail = fmt.Sprintf("block %d: %s", b, detail)
-	d.store.event(Event{Kind: ChunkCorrupt, Device: d.path, Segment: x.segment.path(), Chunk: x.slots[h.extent].id, Block: b, Detail: detail})
+	if !known {
+		d.store.event(Event{Kind: ChunkCorrupt, Device: d.path, Segment: x.segment.path(), Chunk: x.slots[h.extent].id, Block: b, Detail: detail})
+	}
 	e := &backend.Error{Kind: backend.Corrupt, Op: op, Object: nameOf(c), Detail: detail}
 	if kind == put {
 		e.Remedy = "it was the only copy here: put the chunk again from elsewhere; stoker cache check tells what else is damaged"
@@ -270,15 +288,16 @@ func (h *hold) corrupt(op string, c *backend.Chunk, b int, detail string) error 
 }
 
 // forget drops a held chunk that was filled, and marks one that was put; it returns what
-// kind of chunk it is.
-func (h *hold) forget(flag uint8) kind {
+// kind of chunk it is, and whether the same was found of it before.
+func (h *hold) forget(flag uint8) (_ kind, known bool) {
 	slot := &h.span.slots[h.extent]
 	index := &h.store.index
 	shard, hash := index.shardOf(&slot.id)
 	shard.mu.Lock()
 	defer shard.mu.Unlock()
+	known = slot.flags&flag != 0
 	if !slot.is(live) {
-		return slot.kind
+		return slot.kind, known
 	}
 	slot.flags |= flag
 	slot.checked = 0 // what was believed of it is not any more
@@ -287,7 +306,7 @@ func (h *hold) forget(flag uint8) kind {
 		h.span.account(slot, -1)
 		slot.become(doomed) // freed with the last hold
 	}
-	return slot.kind
+	return slot.kind, known
 }
 
 // eachSpan calls do for each span, with the device's lock held, until it returns false.

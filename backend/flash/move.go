@@ -86,16 +86,16 @@ func (m *mover) empty() (done bool) {
 		if s == nil {
 			continue
 		}
-		leaving := d.leaves(s)
+		goes := d.leaves(s)
 		for n := range s.spans {
 			if m.ctx.Err() != nil {
 				return false
 			}
-			if x := d.going(s, n, leaving); x != nil && !m.emptySpan(x) {
+			if x := d.going(s, n, goes); x != nil && !m.emptySpan(x, goes) {
 				done = false
 			}
 		}
-		if leaving && !m.drop(s) {
+		if goes && !m.drop(s) {
 			done = false
 			d.wasTried(s)
 		}
@@ -115,11 +115,11 @@ func (d *device) wasTried(s *segment) {
 
 // going drops what was filled from a span that is to go away; it returns nil if there is
 // none, or nothing is left of it.
-func (d *device) going(s *segment, n int, leaving bool) *span {
+func (d *device) going(s *segment, n int, goes bool) *span {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	x := s.spans[n]
-	if x == nil || !leaving && !x.draining {
+	if x == nil || !goes && !x.draining {
 		return nil
 	}
 	if _, gone := d.drain(x); gone {
@@ -129,10 +129,14 @@ func (d *device) going(s *segment, n int, leaving bool) *span {
 	return x
 }
 
-// emptySpan moves what was put out of a span; done is false if something stays.
-func (m *mover) emptySpan(x *span) (done bool) {
-	d := m.device
-	done = m.movePuts(x)
+// emptySpan moves what was put out of a span, whose segment goes away or not; done is false
+// if something stays.
+func (m *mover) emptySpan(x *span, goes bool) (done bool) {
+	d, e := m.device, making
+	if goes {
+		e = leaving
+	}
+	done = m.movePuts(x, e)
 	d.mu.Lock()
 	donating := d.mu.donating == x
 	d.mu.Unlock()
@@ -159,7 +163,7 @@ func (d *device) leaves(s *segment) bool {
 
 // movePuts moves what was put out of a span; done is false if something stays. What cannot
 // be moved does not keep the rest from moving.
-func (m *mover) movePuts(x *span) (done bool) {
+func (m *mover) movePuts(x *span, e errand) (done bool) {
 	done = true
 	for from := uint32(0); m.ctx.Err() == nil; from++ {
 		var chunk backend.Chunk
@@ -172,12 +176,12 @@ func (m *mover) movePuts(x *span) (done bool) {
 		if chunk.ID == (backend.ChunkID{}) {
 			return done
 		}
-		err := m.device.store.move(m.ctx, &chunk, x)
+		err := m.device.store.move(m.ctx, &chunk, x, e)
 		if err == nil {
 			continue
 		}
 		done = false
-		if m.ctx.Err() == nil && !x.told {
+		if m.ctx.Err() == nil && !x.told && !errors.Is(err, errBusy) {
 			x.told = true
 			m.device.store.event(Event{Kind: DeviceWarning, Device: m.device.path, Segment: x.segment.path(), Chunk: chunk.ID, Err: err, Detail: "a chunk that was put cannot be moved to another place; it is tried again"})
 		}
@@ -187,6 +191,9 @@ func (m *mover) movePuts(x *span) (done bool) {
 	}
 	return false
 }
+
+// errBusy says that somebody writes a chunk, so that it is moved later.
+var errBusy = errors.New("the chunk is being written")
 
 // nextPut is the first chunk of a span that was put, from an extent on, and its extent; the
 // chunk is the zero one if there is none. Those that could not be read stay: they are an
@@ -203,14 +210,14 @@ func (x *span) nextPut(from uint32) (c backend.Chunk, extent uint32) {
 }
 
 // move writes a chunk that was put anew, away from a span that nothing new comes to.
-func (s *Store) move(ctx context.Context, c *backend.Chunk, from *span) error {
+func (s *Store) move(ctx context.Context, c *backend.Chunk, from *span, e errand) error {
 	const op = "move"
 	h, _ := s.index.shardOf(&c.ID)
-	if err := s.begin(ctx, h, &c.ID); err != nil {
-		return err
+	if !h.tryBegin(&c.ID) { // who writes it may be waiting for this room
+		return errBusy
 	}
 	defer h.end(&c.ID)
-	held, unchecked, err := s.acquire(op, c, 0, c.Size)
+	held, _, err := s.acquire(op, c, 0, c.Size)
 	if backend.KindOf(err) == backend.NotFound {
 		return nil // deleted meanwhile
 	}
@@ -222,12 +229,12 @@ func (s *Store) move(ctx context.Context, c *backend.Chunk, from *span) error {
 		return nil // put anew meanwhile
 	}
 	content := make([]byte, c.Size)
-	err = held.read(op, c, content, 0, unchecked)
+	err = held.read(op, c, content, 0, allBlocks(uint32(c.Size))) // its new checksums are made of what is read
 	held.release()
 	if err != nil {
 		return err
 	}
-	return s.write(ctx, op, c, content, func(ctx context.Context, d *device) error { return d.put(ctx, c, content, true) })
+	return s.write(ctx, op, c, content, func(ctx context.Context, d *device) error { return d.put(ctx, c, content, e) })
 }
 
 // drop removes a segment that nobody uses any more; false if somebody does.
@@ -242,12 +249,12 @@ func (m *mover) drop(s *segment) bool {
 		return true
 	}
 	closed, removed := s.file.Close(), d.files.Remove(s.name)
-	if removed == nil {
-		d.removed(s)
-	}
 	err := errors.Join(closed, removed, d.files.SyncDirectory(segmentsFolder))
 	if err == nil && s.retired.Load() {
 		err = d.unmark(s.name)
+	}
+	if removed == nil {
+		d.removed(s) // only now, as another segment may get its name
 	}
 	if err != nil {
 		d.store.event(Event{Kind: DeviceWarning, Device: d.path, Segment: s.path(), Err: err, Detail: "it is not used any more and cannot be removed"})
@@ -357,12 +364,29 @@ func (s *Store) SetLimit(path string, bytes int64) error {
 	return &backend.Error{Kind: backend.NotFound, Op: op, Object: path, Detail: "the store has no such device"}
 }
 
+// beyondLimit is how much must go away: what is more than the limit without records, which
+// may take recordsPart of it more. The lock is held.
+func (d *device) beyondLimit() int64 {
+	segments, records := int64(0), int64(0)
+	for _, s := range *d.segments.Load() {
+		if s == nil || s.draining {
+			continue
+		}
+		segments += d.geometry.ledgerAt(s.count(), 0)
+		for _, x := range s.spans {
+			if x != nil {
+				records += d.ledgerOf(x.class)
+			}
+		}
+	}
+	return max(segments-d.mu.limit, segments+records-d.mu.limit-d.mu.limit/recordsPart)
+}
+
 func (d *device) setLimit(bytes int64) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.mu.limit, d.mu.full = bytes, false
-	over := d.staying() - bytes
-	all := *d.segments.Load()
+	d.mu.limit, d.mu.full = min(bytes, maxLimit), false
+	over, all := d.beyondLimit(), *d.segments.Load()
 	for n := len(all) - 1; n >= 0 && over > 0; n-- { // from the end, so that files with low numbers stay
 		if s := all[n]; s != nil && !s.draining {
 			s.draining = true

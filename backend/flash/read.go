@@ -147,7 +147,7 @@ func (h *hold) check(op string, c *backend.Chunk, block []byte, b int) error {
 	shard, _ := h.store.index.shardOf(&slot.id)
 	shard.mu.Lock()
 	expected := h.span.crcsOf(h.extent)[b]
-	if found == expected {
+	if found == expected && slot.flags&fresh == 0 {
 		slot.checked |= 1 << b
 	}
 	shard.mu.Unlock()

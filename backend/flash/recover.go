@@ -223,19 +223,17 @@ func (d *device) find(x *span, extent uint32, r *record) {
 	slot.id, slot.size, slot.blocks, slot.kind = r.id, r.size, r.blocks, r.kind
 	copy(x.crcsOf(extent), r.crcs[:])
 	h, hash := s.index.shardOf(&r.id)
-	better := r.kind == put && s.isBetter(h, hash, x, extent)
+	preferred := s.prefers(h, hash, x, extent, r)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if at := s.index.find(h, hash, &r.id); at >= 0 {
-		// The same bytes twice: a crash came between writing one and removing the other. Of
-		// two that were put, one may not be whole, or not be on flash.
-		other := ref(h.cells[at] & refMask)
-		twins, twin := s.slotOf(other)
-		if r.kind == filled || twin.kind == put && !better {
+		if !preferred {
 			slot.become(doomed)
 			d.syncer.remove(x, extent)
 			return
 		}
+		other := ref(h.cells[at] & refMask)
+		twins, _ := s.slotOf(other)
 		h.remove(at)
 		twins.segment.device.doom(twins, other.place().extent)
 	}
@@ -247,34 +245,73 @@ func (d *device) find(x *span, extent uint32, r *record) {
 	}
 }
 
-// isBetter reports whether an extent that nobody else knows of has a chunk rather than the
-// one that is found with it: because it is whole, and the other is not, or is in a segment
-// that may not be on flash.
-func (s *Store) isBetter(h *shard, hash uint64, x *span, extent uint32) bool {
+// prefers reports whether an extent that nobody else knows of has a chunk rather than the one
+// that is found with it: a crash came between writing one and removing the other, or a device
+// came back. It is false if none is found. What is whole is preferred, then what was put,
+// then what is in no segment that failed, which may not be on flash, then what was written
+// later.
+func (s *Store) prefers(h *shard, hash uint64, x *span, extent uint32, r *record) bool {
 	h.mu.Lock()
-	r := s.index.lookup(h, hash, &x.slots[extent].id)
-	if r == 0 {
+	at := s.index.lookup(h, hash, &r.id)
+	if at == 0 {
 		h.mu.Unlock()
 		return false
 	}
-	twins, twin := s.slotOf(r)
+	twins, twin := s.slotOf(at)
 	twin.holds++
+	held := hold{store: s, span: twins, extent: at.place().extent}
+	other := twins.recordHeld(held.extent)
 	h.mu.Unlock()
-	held := hold{store: s, span: twins, extent: r.place().extent}
 	defer held.release()
-	return x.isWhole(extent) && (twins.segment.retired.Load() && !x.segment.retired.Load() || !twins.isWhole(held.extent))
+	if r.kind == filled && other.kind == filled {
+		return r.sequence > twins.sequence(held.extent)
+	}
+	whole, otherWhole := x.isWhole(extent, r), twins.isWhole(held.extent, &other)
+	retired, otherRetired := x.segment.retired.Load(), twins.segment.retired.Load()
+	switch {
+	case whole != otherWhole:
+		return whole
+	case r.kind != other.kind:
+		return r.kind == put
+	case retired != otherRetired:
+		return otherRetired
+	}
+	return r.sequence > twins.sequence(held.extent)
 }
 
-// isWhole reads an extent whose chunk was put, and that is held or that nobody else knows
-// of, and reports whether it holds what its record says.
-func (x *span) isWhole(extent uint32) bool {
-	d, slot := x.segment.device, &x.slots[extent]
+// recordHeld is what is known of a slot's chunk, but for its sequence number. The lock of
+// its shard is held.
+func (x *span) recordHeld(extent uint32) record {
+	slot := &x.slots[extent]
+	r := record{id: slot.id, extents: uint32(len(x.slots)), size: slot.size, kind: slot.kind, blocks: slot.blocks}
+	copy(r.crcs[:], x.crcsOf(extent))
+	return r
+}
+
+// sequence is the number in the record of an extent, 0 if that cannot be read.
+func (x *span) sequence(extent uint32) uint64 {
+	var p [recordBytes]byte
+	var r record
+	s, d := x.segment, x.segment.device
+	if readRecords(s.file, p[:], d.geometry.recordAt(s.count(), x.place(extent))) != nil || r.decode(p[:], d.id, x.place(extent)) != nil {
+		return 0
+	}
+	return r.sequence
+}
+
+// isWhole reads an extent that is held, or that nobody else knows of, and reports whether it
+// holds all that its record says.
+func (x *span) isWhole(extent uint32, r *record) bool {
+	if r.blocks != allBlocks(r.size) {
+		return false
+	}
+	d := x.segment.device
 	lent := d.store.buffers.take(backend.BlockBytes)
 	defer d.store.buffers.give(lent)
 	at := d.geometry.extentAt(x.class, x.place(extent))
-	for b := range blocksOf(slot.size) {
-		block := lent.p[:blockBytes(slot.size, b)]
-		if n, _ := d.readFile(x.segment, block, at+int64(b)*backend.BlockBytes); n < len(block) || checksum(block) != x.crcsOf(extent)[b] {
+	for b := range blocksOf(r.size) {
+		block := lent.p[:blockBytes(r.size, b)]
+		if n, _ := d.readFile(x.segment, block, at+int64(b)*backend.BlockBytes); n < len(block) || checksum(block) != r.crcs[b] {
 			return false
 		}
 	}

@@ -90,7 +90,7 @@ func (b *scrubber) run() {
 	}
 	for {
 		b.mu.Lock()
-		due := time.Until(b.mu.state.Ended.Add(scrubPause))
+		due := min(scrubPause, time.Until(b.mu.state.Ended.Add(scrubPause))) // the clock may have been wrong then
 		if b.mu.state.inPass() {
 			due = 0
 		}

@@ -37,6 +37,7 @@ const (
 	visited uint8 = 1 << iota // was read since the hand passed it
 	bad                       // the device could not read it: its extent is not used again
 	broken                    // a block is not what was stored: a put of the chunk replaces it
+	fresh                     // was written and not synced since: what is read of it may be in the page cache only
 )
 
 func (s *slot) is(state uint32) bool { return atomic.LoadUint32(&s.state) == state }
@@ -58,7 +59,8 @@ type span struct {
 	order    int      // its place among the spans of its class
 	born     int64    // when it came to its class, in bytes written
 	lost     int      // extents that the device could not read
-	stuck    int32    // puts, when they could not be moved last
+	stuck    int32    // puts that could not be moved, when that was tried last
+	stuckAt  int64    // when that was, in bytes written
 	draining bool     // nothing new comes here
 	memory   loan     // of slots and crcs
 	told     bool     // that something cannot be moved; the mover's

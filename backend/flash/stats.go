@@ -72,7 +72,7 @@ type Room struct {
 	FreeExtentBytes int64 `json:"free_extent_bytes"` // of spans that belong to a class
 	FreeSpanBytes   int64 `json:"free_span_bytes"`   // of spans that belong to none
 	BusyBytes       int64 `json:"busy_bytes"`        // being written, or dropped and not free yet
-	LostBytes       int64 `json:"lost_bytes"`        // ends of spans, and spans of which nobody knows what they hold
+	LostBytes       int64 `json:"lost_bytes"`        // ends of spans, what nobody knows what it holds, files that are left alone
 	OwnBytes        int64 `json:"own_bytes"`         // headers and ledgers
 }
 
@@ -257,6 +257,9 @@ func (d *device) addRoom(s *DeviceStats) {
 	defer d.mu.Unlock()
 	s.LimitBytes, s.Full = d.mu.limit, d.mu.full
 	r := &s.Room
+	for _, bytes := range d.kept {
+		r.LostBytes += bytes
+	}
 	r.UsedBytes, r.FreeSpanBytes = d.mu.bytes, int64(len(d.mu.freeSpans))*d.geometry.spanBytes
 	spans := int64(0) // of classes
 	for c := range d.mu.classes {

@@ -206,6 +206,7 @@ func (y *syncer) round() error {
 	for at, i := range items {
 		s := at.span.segment
 		if !i.remove && i.settled == nil && failed.goesOn(s) {
+			y.device.believe(at, &i.record)
 			failed.note(s, "write a record", y.write(at, &i))
 			y.soil(s)
 		}

@@ -31,6 +31,17 @@ func (s *Store) begin(ctx context.Context, h *shard, id *backend.ChunkID) error 
 	}
 }
 
+// tryBegin is begin for who does not wait; false if somebody writes the chunk.
+func (h *shard) tryBegin(id *backend.ChunkID) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.writing[*id] != nil {
+		return false
+	}
+	h.writing[*id] = &writing{make(chan struct{})}
+	return true
+}
+
 // end gives the right to write a chunk back.
 func (h *shard) end(id *backend.ChunkID) {
 	h.mu.Lock()
@@ -66,25 +77,25 @@ func (s *Store) putChunk(ctx context.Context, op string, c *backend.Chunk, conte
 		return cancelled(op, c, ctx)
 	}
 	defer h.end(&c.ID)
-	if done, err := s.promote(ctx, h, hash, c); done {
+	if done, err := s.promote(ctx, h, hash, c, content); done {
 		return err
 	}
-	leaves := s.isInRetired(h, hash, &c.ID)
+	e := s.errandOf(h, hash, &c.ID)
 	return s.write(ctx, op, c, content, func(ctx context.Context, d *device) error {
-		return d.put(ctx, c, content, leaves)
+		return d.put(ctx, c, content, e)
 	})
 }
 
-// isInRetired reports whether a chunk is found in a segment that failed: it is to leave it.
-func (s *Store) isInRetired(h *shard, hash uint64, id *backend.ChunkID) bool {
+// errandOf is leaving for a chunk that is found in a segment that failed.
+func (s *Store) errandOf(h *shard, hash uint64, id *backend.ChunkID) errand {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	r := s.index.lookup(h, hash, id)
-	if r == 0 {
-		return false
+	if r := s.index.lookup(h, hash, id); r != 0 {
+		if x, _ := s.slotOf(r); x.segment.retired.Load() {
+			return leaving
+		}
 	}
-	x, _ := s.slotOf(r)
-	return x.segment.retired.Load()
+	return storing
 }
 
 // write tries the devices in turn, the one with the most room first.
@@ -138,10 +149,9 @@ func (s *Store) byRoom() []*device {
 	return all
 }
 
-// put writes a chunk and returns when it is durable. moving says that it is there already,
-// in a span that is to be emptied.
-func (d *device) put(ctx context.Context, c *backend.Chunk, content []byte, moving bool) error {
-	x, number, err := d.reserve(ctx, c, put, moving)
+// put writes a chunk and returns when it is durable.
+func (d *device) put(ctx context.Context, c *backend.Chunk, content []byte, e errand) error {
+	x, number, err := d.reserve(ctx, c, put, e)
 	if err != nil {
 		return err
 	}
@@ -177,12 +187,12 @@ func (d *device) put(ctx context.Context, c *backend.Chunk, content []byte, movi
 var errRetiredNow = errors.New("the segment failed")
 
 // reserve takes an extent for a chunk.
-func (d *device) reserve(ctx context.Context, c *backend.Chunk, k kind, moving bool) (*span, uint32, error) {
+func (d *device) reserve(ctx context.Context, c *backend.Chunk, k kind, e errand) (*span, uint32, error) {
 	class, ok := d.geometry.classOf(c.Size)
 	if !ok {
 		return nil, 0, fmt.Errorf("%w: a chunk of %d bytes is larger than its spans of %d", errFull, c.Size, d.geometry.spanBytes)
 	}
-	x, number, err := d.allocate(ctx, class, moving)
+	x, number, err := d.allocate(ctx, class, e)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -226,7 +236,11 @@ func (d *device) publish(x *span, number uint32, i *item, payload int64) {
 		h.remove(at)
 		old.segment.device.doom(old, other.place().extent)
 	}
-	slot.checked = slot.blocks // as they were written; what is read from flash is read after a start
+	if i == nil { // it is durable, as it was written; what is read from flash is read after a start
+		slot.checked = slot.blocks
+	} else {
+		slot.flags |= fresh
+	}
 	slot.become(live)
 	x.account(slot, 1)
 	index.insert(h, hash, newRef(d.number, x.place(number)))
@@ -278,7 +292,7 @@ func (d *device) writeFailed(s *segment, err error) error {
 
 // promote makes a chunk that is there durable; done is false if it is not there as a
 // whole. The right to write it is held.
-func (s *Store) promote(ctx context.Context, h *shard, hash uint64, c *backend.Chunk) (done bool, err error) {
+func (s *Store) promote(ctx context.Context, h *shard, hash uint64, c *backend.Chunk, content []byte) (done bool, err error) {
 	h.mu.Lock()
 	r := s.index.lookup(h, hash, &c.ID)
 	if r == 0 {
@@ -295,13 +309,18 @@ func (s *Store) promote(ctx context.Context, h *shard, hash uint64, c *backend.C
 		slot.flags |= visited
 		return s.confirm(h, hold{store: s, span: x, extent: number}, c), nil
 	}
-	if slot.blocks != allBlocks(slot.size) || slot.checked != slot.blocks || x.segment.retired.Load() || d.readable() != nil {
+	if !x.has(number, content) || x.segment.retired.Load() || d.readable() != nil { // who fills is not asked for proof
 		h.mu.Unlock()
 		return false, nil
 	}
+	unchecked := slot.blocks &^ slot.checked
 	slot.holds++
 	h.mu.Unlock()
 	held := hold{store: s, span: x, extent: number}
+	if held.checkAll("put", c, unchecked) != nil {
+		held.release()
+		return false, nil
+	}
 	rec := d.recordOf(x, number)
 	rec.kind = put
 	settled := make(chan bool, 1)
@@ -312,6 +331,18 @@ func (s *Store) promote(ctx context.Context, h *shard, hash uint64, c *backend.C
 	case <-ctx.Done(): // it may yet be durable
 		return true, cancelled("put", c, ctx)
 	}
+}
+
+// has reports whether a slot's chunk is there as a whole, with the checksums of content. Its
+// shard's lock is held.
+func (x *span) has(extent uint32, content []byte) bool {
+	slot := &x.slots[extent]
+	if int(slot.size) != len(content) || slot.blocks != allBlocks(slot.size) {
+		return false
+	}
+	var crcs [maxBlocks]uint32
+	checksums(crcs[:], content, 0)
+	return slices.Equal(crcs[:blocksOf(slot.size)], x.crcsOf(extent)[:blocksOf(slot.size)])
 }
 
 // promoted ends the hold of a chunk whose record says that it was put, unless err says why
@@ -383,7 +414,7 @@ func (s *Store) FillRange(ctx context.Context, c backend.Chunk, off int64, conte
 		return cancelled(op, &c, ctx)
 	}
 	defer h.end(&id)
-	if done, err := s.extend(h, hash, &id, &c, off, content); done {
+	if done, err := s.extend(ctx, h, hash, &id, &c, off, content); done {
 		return err
 	}
 	return s.write(ctx, op, &c, content, func(ctx context.Context, d *device) error {
@@ -414,7 +445,7 @@ func blockMask(off, n int64) uint8 {
 
 // fill writes a chunk, or blocks of it, that is not there.
 func (d *device) fill(ctx context.Context, c *backend.Chunk, off int64, content []byte) error {
-	x, number, err := d.reserve(ctx, c, filled, false)
+	x, number, err := d.reserve(ctx, c, filled, storing)
 	if err != nil {
 		return err
 	}
@@ -440,7 +471,7 @@ func (d *device) stray(x *span) {
 
 // extend writes blocks of a chunk that is there in part; done is false if it is not there
 // at all. The right to write it is held.
-func (s *Store) extend(h *shard, hash uint64, id *backend.ChunkID, c *backend.Chunk, off int64, content []byte) (done bool, err error) {
+func (s *Store) extend(ctx context.Context, h *shard, hash uint64, id *backend.ChunkID, c *backend.Chunk, off int64, content []byte) (done bool, err error) {
 	h.mu.Lock()
 	r := s.index.lookup(h, hash, id)
 	if r == 0 {
@@ -457,6 +488,9 @@ func (s *Store) extend(h *shard, hash uint64, id *backend.ChunkID, c *backend.Ch
 	case d.readable() != nil:
 		h.mu.Unlock()
 		return false, nil
+	case slot.flags&(bad|broken) != 0:
+		h.mu.Unlock()
+		return true, s.mend(ctx, c, content)
 	case slot.blocks&mask == mask:
 		slot.flags |= visited
 		h.mu.Unlock()
@@ -472,6 +506,21 @@ func (s *Store) extend(h *shard, hash uint64, id *backend.ChunkID, c *backend.Ch
 	held := hold{store: s, span: x, extent: number}
 	defer held.release()
 	return true, s.extendHeld(h, &held, off, content, mask)
+}
+
+// mend puts a chunk anew that was put and that is not what it was. The right to write it is
+// held.
+func (s *Store) mend(ctx context.Context, c *backend.Chunk, content []byte) error {
+	const op = "fill"
+	switch {
+	case int64(len(content)) != c.Size:
+		return &backend.Error{Kind: backend.Corrupt, Op: op, Object: nameOf(c), Detail: "it was put and is damaged: blocks of it do not mend it", Remedy: "put or fill the whole chunk"}
+	case backend.ContentID(content) != c.ID:
+		return &backend.Error{Kind: backend.Corrupt, Op: op, Object: nameOf(c), Detail: "it was put and is damaged, and these are other bytes than its name says", Remedy: "put it again"}
+	}
+	return s.write(ctx, op, c, content, func(ctx context.Context, d *device) error {
+		return d.put(ctx, c, content, storing)
+	})
 }
 
 // extendHeld writes those of the blocks that are missing. Blocks that are there are not
@@ -495,7 +544,7 @@ func (s *Store) extendHeld(h *shard, held *hold, off int64, content []byte, mask
 		h.mu.Lock()
 		x.crcsOf(number)[b] = checksum(block)
 		slot.blocks |= 1 << b
-		slot.checked |= 1 << b
+		slot.flags |= fresh
 		rec := d.recordOf(x, number)
 		if slot.is(live) {
 			d.syncer.add(x, number, item{record: rec}, int64(len(block)))
@@ -526,7 +575,10 @@ func (s *Store) Delete(ctx context.Context, c backend.Chunk) error {
 	defer h.mu.Unlock()
 	if at := s.index.find(h, hash, &id); at >= 0 {
 		r := ref(h.cells[at] & refMask)
-		x, _ := s.slotOf(r)
+		x, slot := s.slotOf(r)
+		if err := x.segment.device.writable(); err != nil && slot.kind == put { // its record stays
+			return &backend.Error{Kind: backend.Unavailable, Op: op, Object: nameOf(&c), Err: err, Remedy: "delete it again when the device takes writes: it would be there again after the next start"}
+		}
 		h.remove(at)
 		x.segment.device.doom(x, r.place().extent)
 	}

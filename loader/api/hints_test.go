@@ -54,8 +54,17 @@ func (n *fakeNode) Hint(id string) (Hint, error) {
 	return Hint{}, &Error{Code: CodeNotFound, What: "no such hint", Where: "hint " + id, Remedy: "`stoker hint ls` lists hints"}
 }
 
-func (n *fakeNode) RenewHint(id string, _ float64) (Hint, error) { return n.Hint(id) }
-func (n *fakeNode) EndHint(id string) (Hint, error)              { return n.Hint(id) }
+// ofAConnection is the id of a hint that is not listed, and whose lease is a connection.
+const ofAConnection = "h-9"
+
+func (n *fakeNode) RenewHint(id string, _ float64) (Hint, error) {
+	if id == ofAConnection {
+		return Hint{}, &Error{Code: CodeConflict, What: "its lease is its client's connection", Where: "hint " + id, Remedy: "keep the connection open"}
+	}
+	return n.Hint(id)
+}
+
+func (n *fakeNode) EndHint(id string) (Hint, error) { return n.Hint(id) }
 
 func (n *fakeNode) AddHint(_ context.Context, client Client, request HintRequest) (Hint, error) {
 	if n.failing != nil {

@@ -112,7 +112,7 @@ func provocations() map[string]provocation {
 		"403": {access{loopbackHost: true}, nil, asking("pets", "s-1", "", "Host", "evil.example")},
 		"404": {all, nil, asking("none", "s-99", "")},
 		"408": {all, nil, tooLate},
-		"409": {all, nil, asking("text", "s-1", "")},
+		"409": {all, nil, asking("text", "s-9", "")},
 		"413": {all, nil, sending("Content-Length: 99999999\r\n\r\n")},
 		"414": {all, nil, asking("pets", "s-1", "?"+strings.Repeat("x", uriBytesMax))},
 		"429": {all, exhaust, asked},

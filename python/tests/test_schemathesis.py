@@ -43,7 +43,7 @@ class TCPDaemon(Daemon):
         super().__init__(root)
         self.token = token
 
-    def start(self) -> TCPDaemon:
+    def start(self, *more: str) -> TCPDaemon:
         """Start it and wait until it has said its port."""
         # Fuzzing is no peer that asks at a sensible rate.
         settings: dict[str, Any] = {"listen": "127.0.0.1:0", "requests_per_second": 1_000_000}
@@ -54,7 +54,7 @@ class TCPDaemon(Daemon):
             settings["token_file"] = str(secret)
         configuration = self.root / "stokerd.yaml"
         configuration.write_text(json.dumps({"api": settings}))  # JSON is YAML
-        arguments = ["--runtime-dir", str(self.runtime_dir), "--data-dir", str(self.data_dir)]
+        arguments = ["--runtime-dir", str(self.runtime_dir), "--data-dir", str(self.data_dir), *more]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [binary("stokerd"), "--config", str(configuration), *arguments], stderr=log, stdout=log

@@ -96,7 +96,7 @@ func (r *ChurnResult) Lost() float64 { return r.Hours[len(r.Hours)-1].Lost() }
 // the real clock has no part in the result.
 func Churn(ctx context.Context, o ChurnOptions) (_ *ChurnResult, err error) {
 	o.ensureDefaults()
-	s, err := flash.Open(ctx, flash.Options{Devices: []flash.Device{{Path: "churn", Files: NewHollow(), LimitBytes: o.LimitBytes}}, ScrubBytesPerSecond: -1}) // what is read is not what was written
+	s, err := flash.Open(ctx, flash.Options{Devices: []flash.Device{{Path: "churn", Files: NewHollow(), LimitBytes: o.LimitBytes}}, ScrubBytesPerSecond: -1})
 	if err != nil {
 		return nil, err
 	}

@@ -58,6 +58,20 @@ func (n *node) read(p []byte, off int64) int {
 	return len(p)
 }
 
+// writeHead writes the first bytes of whole pages; all that follows reads as zero.
+func (n *node) writeHead(p []byte, off int64) {
+	n.size = max(n.size, off+int64(len(p)))
+	for at := off; at < off+int64(len(p)); at += pageBytes {
+		delete(n.pages, at/pageBytes)
+	}
+	if len(p) > 0 && [headBytes]byte(p) != [headBytes]byte{} {
+		n.write(p[:headBytes], off)
+	}
+}
+
+// headBytes is what hollow files keep of what is written at once.
+const headBytes = 8
+
 func (n *node) sectorAt(off int64) sector {
 	if pg := n.pages[off/pageBytes]; pg != nil {
 		return pg.now[off%pageBytes/sectorBytes]
@@ -165,7 +179,7 @@ func (h *handle) WriteAt(p []byte, off int64) (int, error) {
 		return 0, pathError(Write, h.node.name, unix.ENOSPC)
 	}
 	if f.hollow && len(p)%pageBytes == 0 {
-		h.node.size = max(h.node.size, off+int64(len(p)))
+		h.node.writeHead(p, off)
 		return len(p), err
 	}
 	h.node.write(p, off)

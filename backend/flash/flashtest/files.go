@@ -57,8 +57,8 @@ func New() *Files {
 	return f
 }
 
-// NewHollow is New, but payload is not kept: of what is written, whole pages of 4096 bytes
-// read as zero. For simulations that only count.
+// NewHollow is New, but payload is not kept: of whole pages of 4096 bytes that are written at
+// once, all but the first eight bytes read as zero. For simulations that only count.
 func NewHollow() *Files {
 	f := New()
 	f.hollow = true

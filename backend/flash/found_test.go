@@ -291,16 +291,6 @@ func TestStatsCountFilesThatAreLeftAlone(t *testing.T) {
 	w.close(s)
 }
 
-func has(files *flashtest.Files, name string) bool {
-	names, _ := files.List("segments")
-	for _, n := range names {
-		if n == name {
-			return true
-		}
-	}
-	return false
-}
-
 // What was put is not deleted from a device that takes no writes.
 func TestADeleteThatCannotLastIsAnError(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -164,8 +164,8 @@ type Flash struct {
 	// can: for nodes whose memory is better spent on other things.
 	Direct bool `yaml:"direct"`
 
-	// How long a copy that was brought to flash may be lost in a crash at most.
-	// What is stored for good is durable at once.
+	// After which time copies that were brought to flash are made durable; a crash
+	// loses those of the last two at most. What is stored for good is durable at once.
 	SyncInterval time.Duration `yaml:"sync_interval"`
 
 	// Whether what is on flash is read through all the time, to find what has

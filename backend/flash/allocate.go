@@ -9,11 +9,12 @@ import (
 
 // classState is a size class of a device. The device's lock guards it.
 type classState struct {
-	spans []*span
-	at    int // no span before it has a free extent
-	free  int // extents of spans that are not draining
-	hand  hand
-	asked demand
+	spans   []*span
+	at      int // no span before it has a free extent
+	free    int // extents of spans that are not draining
+	hand    hand
+	asked   demand
+	waiting int // calls that wait for room here
 }
 
 // demand is what is asked of a class, in bytes of its extents, by periods: a period is the
@@ -76,7 +77,7 @@ func (d *device) allocate(ctx context.Context, wanted uint8, e errand) (*span, u
 			continue
 		}
 		if d.removing[c].Load() == 0 {
-			coming, now := d.evict(c, d.ahead(c), e)
+			coming, now := d.evict(c, d.ahead(c)+d.mu.classes[c].waiting, e)
 			if now {
 				continue
 			}
@@ -85,7 +86,10 @@ func (d *device) allocate(ctx context.Context, wanted uint8, e errand) (*span, u
 			}
 		}
 		d.syncer.hurry()
-		if err := d.waitForRoom(ctx); err != nil {
+		d.mu.classes[c].waiting++
+		err = d.waitForRoom(ctx)
+		d.mu.classes[c].waiting--
+		if err != nil {
 			return nil, 0, err
 		}
 	}
@@ -222,7 +226,7 @@ func (d *device) ahead(c uint8) int {
 
 // makeAhead drops chunks before their room is needed, where a class can only grow so.
 func (d *device) makeAhead(c uint8) {
-	want := d.ahead(c)
+	want := d.ahead(c) + d.mu.classes[c].waiting
 	if d.mu.classes[c].free+int(d.removing[c].Load()) >= want || d.mu.growing || d.room(c, storing) > 0 || len(d.mu.freeSpans) > 0 {
 		return
 	}
@@ -292,6 +296,9 @@ func (d *device) grow(c uint8, e errand) (grown bool, err error) {
 	if used := d.staying(); used <= d.mu.limit && used+ledger > d.mu.limit+d.mu.limit/recordsPart { // what is over it anyhow can only get better
 		return false, nil
 	}
+	if len(d.mu.freeSpans) > 0 && !d.bringForward(ledger) {
+		return false, nil
+	}
 	d.mu.growing = true
 	defer func() {
 		d.mu.growing = false
@@ -309,11 +316,30 @@ func (d *device) grow(c uint8, e errand) (grown bool, err error) {
 		err = at.segment.file.Allocate(d.geometry.ledgerAt(at.segment.count(), at.number), ledger)
 	})
 	if err != nil {
-		d.mu.freeSpans = append(d.mu.freeSpans, at)
+		if !at.segment.draining { // else its file may be closed next
+			if isFull(err) {
+				at.refused = ledger
+			}
+			d.mu.freeSpans = append(d.mu.freeSpans, at)
+		}
 		return d.noRoom(err)
 	}
 	d.adopt(newSpan(at.segment, at.number, c))
 	return true, nil
+}
+
+// bringForward makes a free span the last one whose records the file system may have room
+// for; false if there is none: those who wait would try in turn for ever.
+func (d *device) bringForward(ledger int64) bool {
+	all := d.mu.freeSpans
+	last := len(all) - 1
+	for i := last; i >= 0; i-- {
+		if !d.mu.full || all[i].refused == 0 || ledger < all[i].refused {
+			all[i], all[last] = all[last], all[i]
+			return true
+		}
+	}
+	return false
 }
 
 // unlocked changes files without the lock, as what may hang.
@@ -368,7 +394,7 @@ func (d *device) addSegment(spans int) error {
 		d.mover.kick()
 	}
 	for n := range s.count() {
-		d.mu.freeSpans = append(d.mu.freeSpans, &spanPlace{s, s.count() - 1 - n})
+		d.mu.freeSpans = append(d.mu.freeSpans, &spanPlace{segment: s, number: s.count() - 1 - n})
 	}
 	return nil
 }
@@ -428,7 +454,7 @@ func (d *device) disband(x *span) {
 	}
 	d.removeSpan(x)
 	if !s.draining && !s.retired.Load() && x.lost == 0 {
-		d.mu.freeSpans = append(d.mu.freeSpans, &spanPlace{s, number})
+		d.mu.freeSpans = append(d.mu.freeSpans, &spanPlace{segment: s, number: number})
 	}
 }
 

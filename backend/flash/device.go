@@ -56,6 +56,7 @@ type device struct {
 type spanPlace struct {
 	segment *segment
 	number  uint32
+	refused int64 // bytes of records for which the file system had no room
 }
 
 // Names in a device's directory.

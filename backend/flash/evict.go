@@ -111,7 +111,7 @@ func (d *device) donor(c uint8) (donor *span) {
 		if other == int(c) || len(state.spans) == 0 {
 			continue
 		}
-		if state.waiting() > len(state.spans)/drainedPart {
+		if state.drained() > len(state.spans)/drainedPart {
 			continue
 		}
 		stay := d.stay(uint8(other))
@@ -139,8 +139,8 @@ func (d *device) donor(c uint8) (donor *span) {
 // them drained meanwhile.
 const drainedPart = 8
 
-// waiting is how many spans of a class are drained and not free yet.
-func (s *classState) waiting() (n int) {
+// drained is how many spans of a class are drained and not free yet.
+func (s *classState) drained() (n int) {
 	for _, x := range s.spans {
 		if x.draining && !x.segment.draining {
 			n++
@@ -232,7 +232,7 @@ func (d *device) endDonation(x *span, moved bool) {
 	}
 	defer d.broadcast()
 	d.mu.donating = nil
-	if moved || x.segment.draining || x.segment.retired.Load() {
+	if moved && x.puts.Load() == 0 || x.segment.draining || x.segment.retired.Load() {
 		return // what holds or writes keep there goes by itself
 	}
 	x.draining, x.stuck, x.stuckAt = false, x.puts.Load(), d.mu.written

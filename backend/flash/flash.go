@@ -3,9 +3,10 @@
 //
 // A chunk that was Put is there after a crash or a loss of power at any moment after Put
 // returned. A chunk that was filled may be lost then. No crash, and no damage of the
-// files, makes the store serve other bytes than were stored: what is found after a start
-// is checked against its CRC32C when it is first read, and no extent is written while a
-// record that could survive a crash says that it holds something else.
+// files that a start finds, makes the store serve other bytes than were stored: that is
+// checked against its CRC32C when it is first read, and no extent is written while a
+// record that could survive a crash says that it holds something else. What rots after its
+// first read is found by the scrubber.
 //
 // What is full drops chunks that were filled, those first that were not read lately. A
 // device that fails is left out with an event; the others go on.
@@ -117,7 +118,7 @@ type Store struct {
 		sync.RWMutex // read-locked by every call; locked by Close
 		closed       bool
 	}
-	changing sync.Mutex // held by AddDevice, RemoveDevice, SetLimit and Close
+	changing sync.Mutex // held by AddDevice, SetLimit and Close
 	names    int        // devices ever added; guarded by changing
 }
 

@@ -43,7 +43,7 @@ type health struct {
 	rounds   pending     // of the syncer
 	slow     atomic.Bool // it was told that it does not answer
 	failures struct {
-		at   [failuresAtMost]atomic.Int64 // nanoseconds since 1970, of the last ones, round and round
+		at   [failuresAtMost - 1]atomic.Int64 // nanoseconds since 1970, of the last ones, round and round
 		next atomic.Uint64
 	}
 }
@@ -88,6 +88,7 @@ func (d *device) stalled() bool {
 var (
 	errDeviceReads = errors.New("the device takes no more writes")
 	errDeviceGone  = errors.New("the device failed")
+	errStalled     = errors.New("the device does not answer")
 )
 
 // writable says why nothing can be written, nil if it can.
@@ -151,7 +152,7 @@ func (d *device) failing(s *segment, step string, err error) {
 	}
 	f := &d.health.failures
 	now := time.Now().UnixNano()
-	oldest := f.at[f.next.Add(1)%failuresAtMost].Swap(now)
+	oldest := f.at[f.next.Add(1)%uint64(len(f.at))].Swap(now)
 	if oldest != 0 && now-oldest < int64(failuresWithin) {
 		d.worsen(DeviceGone, fmt.Sprintf("%s: %d errors within %v", step, failuresAtMost, failuresWithin), err)
 	}

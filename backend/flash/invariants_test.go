@@ -54,10 +54,10 @@ func (d *device) invariants() (found int, failed []error) {
 	}
 	unused := map[spanPlace]bool{}
 	for _, p := range d.mu.freeSpans {
-		if unused[*p] {
+		if unused[spanPlace{segment: p.segment, number: p.number}] {
 			wrong("span %d of %s is free twice", p.number, p.segment.name)
 		}
-		unused[*p] = true
+		unused[spanPlace{segment: p.segment, number: p.number}] = true
 		if p.segment.spans[p.number] != nil {
 			wrong("span %d of %s is free and of a class", p.number, p.segment.name)
 		}
@@ -138,7 +138,7 @@ func (x *span) invariants(wrong func(string, ...any)) (found int) {
 			h.mu.Unlock()
 		case slot.is(doomed) && slot.flags&bad != 0:
 			lost++
-		case slot.is(doomed) && (slot.holds > 0 || x.segment.retired.Load()):
+		case slot.is(doomed) && (slot.holds > 0 || x.segment.retired.Load() || x.segment.device.writable() != nil):
 		default:
 			wrong("%s: extent %d is in state %d, with %d holds: it has leaked", name, i, state, slot.holds)
 		}

@@ -46,6 +46,9 @@ func (s *Store) blocksThere(op string, c *backend.Chunk) (uint8, error) {
 	case int64(slot.size) != c.Size:
 		return 0, rangeError(op, c, 0, c.Size, fmt.Sprintf("the chunk that is there has %d bytes", slot.size))
 	}
+	if slot.flags&(bad|broken) != 0 {
+		return 0, nil
+	}
 	return slot.blocks, nil
 }
 

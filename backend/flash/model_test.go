@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"pgregory.net/rapid"
 
 	"github.com/stokerio/stoker/backend"
@@ -258,6 +259,9 @@ func (m *model) Locate() {
 // unchanged checks that what is held is where it was.
 func (m *model) unchanged(h *located) {
 	p, err := h.read()
+	if err != nil && m.fault != nil {
+		return
+	}
 	if err != nil {
 		m.Fatalf("what is held of chunk %d: %v", h.number, err)
 	}
@@ -359,11 +363,15 @@ func (m *model) Fault() {
 	if m.fault != nil {
 		return
 	}
-	kinds := []flashtest.Kind{flashtest.Write, flashtest.Sync, flashtest.Allocate, flashtest.Create}
+	kinds := []flashtest.Kind{
+		flashtest.Write, flashtest.Sync, flashtest.Allocate, flashtest.Create, flashtest.Remove, flashtest.Rename, flashtest.SyncDirectory, flashtest.Read,
+	}
 	k := rapid.SampledFrom(kinds).Draw(m.T, "kind")
 	i := rapid.IntRange(0, len(m.files)-1).Draw(m.T, "device")
-	m.fault = m.files[i].Add(flashtest.Fault{Kinds: []flashtest.Kind{k}, After: rapid.IntRange(0, 5).Draw(m.T, "after"), Times: 1, Short: rapid.IntRange(0, 4096).Draw(m.T, "short")})
-
+	m.fault = m.files[i].Add(flashtest.Fault{
+		Kinds: []flashtest.Kind{k}, After: rapid.IntRange(0, 5).Draw(m.T, "after"), Times: 1, Short: rapid.IntRange(0, 4096).Draw(m.T, "short"),
+		Err: rapid.SampledFrom([]error{nil, nil, unix.EROFS, unix.ENOSPC}).Draw(m.T, "error"),
+	})
 }
 
 // verify checks that the store agrees with itself.

@@ -234,7 +234,12 @@ func (s *Store) move(ctx context.Context, c *backend.Chunk, from *span, e errand
 	if err != nil {
 		return err
 	}
-	return s.write(ctx, op, c, content, func(ctx context.Context, d *device) error { return d.put(ctx, c, content, e) })
+	return s.write(ctx, op, c, content, func(ctx context.Context, d *device) error {
+		if d.stalled() {
+			return errStalled
+		}
+		return d.put(ctx, c, content, e)
+	})
 }
 
 // drop removes a segment that nobody uses any more; false if somebody does.

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/stokerio/stoker/backend"
 )
 
@@ -35,9 +37,14 @@ func (d *device) recover(ctx context.Context) error {
 		return !ok
 	})
 	var found []*segment
+	var failed error
 	inOrder(len(names), func(i int) opened { return d.readHeader(segmentsFolder + "/" + names[i]) }, func(i int, o opened) {
 		name := segmentsFolder + "/" + names[i]
 		s, err := d.openSegment(name, &o)
+		if lacksMeans(err) {
+			failed = err
+			return
+		}
 		if err != nil {
 			d.leave(name, o.size)
 			d.store.event(Event{Kind: SegmentDamaged, Device: d.path, Segment: d.files.Path(name), Detail: "it is left alone", Err: err})
@@ -48,12 +55,24 @@ func (d *device) recover(ctx context.Context) error {
 		s.draining = was
 		found = append(found, s)
 	})
+	if failed != nil {
+		for _, s := range found {
+			failed = errors.Join(failed, s.file.Close())
+		}
+		return failed
+	}
 	all, err := d.arrange(found)
 	if err != nil {
 		return err
 	}
 	d.segments.Store(&all)
 	return d.readLedgers(ctx, all)
+}
+
+// lacksMeans reports whether an error says nothing of a file: it is this process, or the
+// machine, that has too few descriptors or too little memory.
+func lacksMeans(err error) bool {
+	return errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) || errors.Is(err, unix.ENOMEM)
 }
 
 // opened is a segment's file before anything is known of it.
@@ -164,7 +183,7 @@ func (d *device) readSpan(s *segment, number uint32, l *ledger) {
 	}
 	switch {
 	case !l.known && l.damaged == 0:
-		d.mu.freeSpans = append(d.mu.freeSpans, &spanPlace{s, number})
+		d.mu.freeSpans = append(d.mu.freeSpans, &spanPlace{segment: s, number: number})
 		return
 	case !l.known: // nothing is written where it cannot be said what there is; see Check
 		s.unknown = true
@@ -223,13 +242,18 @@ func (d *device) find(x *span, extent uint32, r *record) {
 	slot.id, slot.size, slot.blocks, slot.kind = r.id, r.size, r.blocks, r.kind
 	copy(x.crcsOf(extent), r.crcs[:])
 	h, hash := s.index.shardOf(&r.id)
-	preferred := s.prefers(h, hash, x, extent, r)
+	preferred, sure := s.prefers(h, hash, x, extent, r)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if at := s.index.find(h, hash, &r.id); at >= 0 {
 		if !preferred {
 			slot.become(doomed)
-			d.syncer.remove(x, extent)
+			if sure {
+				d.syncer.remove(x, extent)
+			} else { // its record stays, until a start can read both
+				slot.flags |= bad
+				x.lost++
+			}
 			return
 		}
 		other := ref(h.cells[at] & refMask)
@@ -249,13 +273,13 @@ func (d *device) find(x *span, extent uint32, r *record) {
 // that is found with it: a crash came between writing one and removing the other, or a device
 // came back. It is false if none is found. What is whole is preferred, then what was put,
 // then what is in no segment that failed, which may not be on flash, then what was written
-// later.
-func (s *Store) prefers(h *shard, hash uint64, x *span, extent uint32, r *record) bool {
+// later. It is not sure if one of them cannot be read.
+func (s *Store) prefers(h *shard, hash uint64, x *span, extent uint32, r *record) (preferred, sure bool) {
 	h.mu.Lock()
 	at := s.index.lookup(h, hash, &r.id)
 	if at == 0 {
 		h.mu.Unlock()
-		return false
+		return false, true
 	}
 	twins, twin := s.slotOf(at)
 	twin.holds++
@@ -264,19 +288,22 @@ func (s *Store) prefers(h *shard, hash uint64, x *span, extent uint32, r *record
 	h.mu.Unlock()
 	defer held.release()
 	if r.kind == filled && other.kind == filled {
-		return r.sequence > twins.sequence(held.extent)
+		return r.sequence > twins.sequence(held.extent), true
 	}
-	whole, otherWhole := x.isWhole(extent, r), twins.isWhole(held.extent, &other)
+	whole, err := x.isWhole(extent, r)
+	otherWhole, otherErr := twins.isWhole(held.extent, &other)
 	retired, otherRetired := x.segment.retired.Load(), twins.segment.retired.Load()
 	switch {
+	case err != nil || otherErr != nil:
+		return false, false
 	case whole != otherWhole:
-		return whole
+		return whole, true
 	case r.kind != other.kind:
-		return r.kind == put
+		return r.kind == put, true
 	case retired != otherRetired:
-		return otherRetired
+		return otherRetired, true
 	}
-	return r.sequence > twins.sequence(held.extent)
+	return r.sequence > twins.sequence(held.extent), true
 }
 
 // recordHeld is what is known of a slot's chunk, but for its sequence number. The lock of
@@ -300,10 +327,10 @@ func (x *span) sequence(extent uint32) uint64 {
 }
 
 // isWhole reads an extent that is held, or that nobody else knows of, and reports whether it
-// holds all that its record says.
-func (x *span) isWhole(extent uint32, r *record) bool {
+// holds all that its record says; err says why it cannot be read.
+func (x *span) isWhole(extent uint32, r *record) (whole bool, err error) {
 	if r.blocks != allBlocks(r.size) {
-		return false
+		return false, nil
 	}
 	d := x.segment.device
 	lent := d.store.buffers.take(backend.BlockBytes)
@@ -311,11 +338,15 @@ func (x *span) isWhole(extent uint32, r *record) bool {
 	at := d.geometry.extentAt(x.class, x.place(extent))
 	for b := range blocksOf(r.size) {
 		block := lent.p[:blockBytes(r.size, b)]
-		if n, _ := d.readFile(x.segment, block, at+int64(b)*backend.BlockBytes); n < len(block) || checksum(block) != r.crcs[b] {
-			return false
+		n, err := d.readFile(x.segment, block, at+int64(b)*backend.BlockBytes)
+		switch {
+		case n < len(block) && err != nil && !errors.Is(err, io.EOF):
+			return false, err
+		case n < len(block), checksum(block) != r.crcs[b]:
+			return false, nil
 		}
 	}
-	return true
+	return true, nil
 }
 
 // chunkOf is the chunk of a slot as the store lists it.

@@ -165,8 +165,8 @@ func (a *app) cacheEvictCommand() *cobra.Command {
 		Short: "Drop copies from flash",
 		Long: `Drop copies of what origins have: some by their ids, so many bytes of those that were
 not read lately, or all. They are fetched again when they are needed. What was put stays.
-What somebody reads at the moment is dropped as well, and its room is free when the read
-is done.`,
+Of chunks that are named, and with --all, what somebody reads at the moment is dropped as
+well, and its room is free when the read is done.`,
 		Example: `  stoker cache evict 3f9a0c
   stoker cache evict --bytes 100GiB
   stoker cache evict --all --device /mnt/nvme0/stoker`,

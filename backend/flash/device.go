@@ -159,13 +159,14 @@ func (d *device) prepare(o *Device) error {
 		}
 		d.mu.limit = (statistics.FreeBytes + used) / 10 * 9
 	}
-	d.mu.limit = min(d.mu.limit, maxLimit)
+	d.mu.limit = min(d.mu.limit, Unlimited)
 	d.warn(&statistics)
 	return nil
 }
 
-// maxLimit is what any limit is lowered to, so that sums with it are numbers.
-const maxLimit = 1 << 60
+// Unlimited is a limit that no device has room for: the file system is what ends it. For who
+// only looks at a directory, which must not be emptied. Greater limits are lowered to it.
+const Unlimited = 1 << 60
 
 func (d *device) readManifest() (m manifest, err error) {
 	f, err := d.files.Open(manifestName, false)
@@ -305,7 +306,7 @@ func (d *device) warn(statistics *Statistics) {
 	if statistics.ReadOnly {
 		warn("it is mounted read-only: nothing can be kept there")
 	}
-	if room := d.mu.limit - statistics.FreeBytes; room > 0 {
+	if room := d.mu.limit - statistics.FreeBytes; room > 0 && d.mu.limit < Unlimited {
 		if used, err := d.bytesOnDisk(); err == nil && used < room {
 			warn(fmt.Sprintf("the limit is %d bytes and the file system has %d free: it will end earlier", d.mu.limit, statistics.FreeBytes+used))
 		}

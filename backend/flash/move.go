@@ -390,7 +390,7 @@ func (d *device) beyondLimit() int64 {
 func (d *device) setLimit(bytes int64) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.mu.limit, d.mu.full = min(bytes, maxLimit), false
+	d.mu.limit, d.mu.full = min(bytes, Unlimited), false
 	over, all := d.beyondLimit(), *d.segments.Load()
 	for n := len(all) - 1; n >= 0 && over > 0; n-- { // from the end, so that files with low numbers stay
 		if s := all[n]; s != nil && !s.draining {

@@ -142,17 +142,13 @@ func (c daemonCache) evict(ctx context.Context, request api.CacheEvict) (all api
 // flashCache is a directory that this program has open.
 type flashCache struct{ store *flash.Store }
 
-// unlimited is the limit of a directory that is looked at: under any that it is beyond, the
-// store would begin to empty it.
-const unlimited = 1 << 60
-
 // openFlash opens a directory of chunks. It makes none.
 func (a *app) openFlash(ctx context.Context, directory string) (cache, error) {
 	if _, err := os.Stat(filepath.Join(directory, "format.json")); err != nil {
 		return nil, notFlash(directory, err)
 	}
 	s, err := flash.Open(ctx, flash.Options{
-		Devices: []flash.Device{{Path: directory, LimitBytes: unlimited}}, ScrubBytesPerSecond: -1, Event: func(e flash.Event) { a.warnFlash(&e) },
+		Devices: []flash.Device{{Path: directory, LimitBytes: flash.Unlimited}}, ScrubBytesPerSecond: -1, Event: func(e flash.Event) { a.warnFlash(&e) },
 	})
 	if err != nil {
 		return nil, flashFailure(directory, err)

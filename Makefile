@@ -8,6 +8,8 @@
 #             QUICK=1          the short benchmarks (4 minutes and 1 minute on 2 cores)
 #             BENCH_JSON=file  where bench and bench-prefetch write their result; default bench.json
 #             BENCH_DATA=dir   on the disk that bench-prefetch measures; default: the system's temporary folder
+#             GPU_CHECK_JSON=file  where gpu-check writes its result; default gpu-check.json
+#             GPU_CHECK_STUB=1 run gpu-check on the stand-ins also where there is a GPU
 #             PACKAGES=./...   Go packages for race; PYTEST="-k name" arguments for py
 
 SHELL := /bin/bash
@@ -22,11 +24,13 @@ FUZZTIME ?= 30s
 QUICK ?=
 BENCH_JSON ?= bench.json
 BENCH_DATA ?=
+GPU_CHECK_JSON ?= gpu-check.json
+GPU_CHECK_STUB ?=
 PACKAGES ?= ./...
 PYTEST ?=
 GO_TEST_TIMEOUT ?= 30m
 
-export PYTHON TORCH_INDEX_URL
+export PYTHON TORCH_INDEX_URL GPU_CHECK_STUB
 
 tools := internal/tools
 venv := .venv/bin
@@ -79,7 +83,7 @@ race: ## Go tests with the race detector; a skip is a failure (PACKAGES=./...)
 	@go run ./$(tools)/gotest -race -timeout $(GO_TEST_TIMEOUT) $(PACKAGES)
 
 .PHONY: py
-py: build setup ## Python tests against the real daemon; a skip is a failure (PYTEST="-k name")
+py: build setup gpu-programs ## Python tests against the real daemon; a skip is a failure (PYTEST="-k name")
 	@cd python && STOKERD='$(CURDIR)/bin/stokerd' STOKER='$(CURDIR)/bin/stoker' PYTHONPATH='$(CURDIR)/$(tools)' \
 		../$(venv)/python -m pytest -p pytest_no_skips $(PYTEST)
 
@@ -101,6 +105,16 @@ bench: build setup ## compare with other loaders, write BENCH_JSON (QUICK=1: the
 bench-prefetch: build ## what reading ahead wins and costs: on this disk, in simulated time, on this processor
 	bin/stoker bench prefetch $(if $(QUICK),--quick) $(if $(BENCH_DATA),--data-dir '$(BENCH_DATA)') --json '$(BENCH_JSON)'
 
+.PHONY: gpu-programs
+gpu-programs: ## bin/gpucheck, to be copied to a machine with a GPU: bin/gpucheck/run.sh needs Python with torch, and no Go
+	$(need_go)
+	$(need_cc)
+	@CGO_ENABLED=1 bench/gpucheck/build.sh bin/gpucheck
+
+.PHONY: gpu-check
+gpu-check: gpu-programs setup ## try cufile on this machine's GPU, write GPU_CHECK_JSON; without a GPU on the stand-ins (STUB)
+	@PYTHON='$(CURDIR)/$(venv)/python' bin/gpucheck/run.sh --out '$(GPU_CHECK_JSON)'
+
 .PHONY: pgo
 pgo: setup ## profile batches and scans on this machine; the builds are optimised with cmd/*/default.pgo
 	@dir=$$(mktemp -d) && go build -pgo=off -o "$$dir/" ./cmd/stokerd ./cmd/stoker && \
@@ -120,7 +134,7 @@ pins: ## renew python/requirements/constraints.txt (PYTHONS="python3.10 ... pyth
 
 .PHONY: clean
 clean: ## remove what the other targets made, but for .venv
-	rm -rf bin bench.json
+	rm -rf bin bench.json gpu-check.json
 	find . \( -path ./.git -o -path ./.venv \) -prune -o \( -name __pycache__ -o -name .mypy_cache -o -name .ruff_cache -o -name .pytest_cache -o -name .hypothesis -o -name '*.egg-info' \) -type d -prune -exec rm -rf {} +
 
 .PHONY: distclean

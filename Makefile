@@ -8,6 +8,8 @@
 #             QUICK=1          the short benchmarks (4 minutes and 1 minute on 2 cores)
 #             BENCH_JSON=file  where bench, bench-prefetch and bench-flash write their result; default bench.json
 #             BENCH_DATA=dir   on the disk that bench-prefetch and bench-flash measure; default: the system's temporary folder
+#             GPU_CHECK_JSON=file  where gpu-check writes its result; default gpu-check.json
+#             GPU_CHECK_STUB=1 run gpu-check on the stand-ins also where there is a GPU
 #             PACKAGES=./...   Go packages for race; PYTEST="-k name" arguments for py
 
 SHELL := /bin/bash
@@ -22,18 +24,21 @@ FUZZTIME ?= 30s
 QUICK ?=
 BENCH_JSON ?= bench.json
 BENCH_DATA ?=
+GPU_CHECK_JSON ?= gpu-check.json
+GPU_CHECK_STUB ?=
 PACKAGES ?= ./...
 PYTEST ?=
 GO_TEST_TIMEOUT ?= 30m
 
-export PYTHON TORCH_INDEX_URL
+export PYTHON TORCH_INDEX_URL GPU_CHECK_STUB
 
 tools := internal/tools
 venv := .venv/bin
 # A tag names the version; without one the programs keep the number they carry.
 version := $(shell git describe --tags --dirty 2>/dev/null)
 revision := $(shell git describe --always --dirty --exclude='*' 2>/dev/null)
-ldflags := $(if $(version),-X main.version=$(version:v%=%)) $(if $(revision),-X main.revision=$(revision))
+# go-nvml leaves NVML's symbols to be found at run time: a program linked with -z now would not start.
+ldflags := -extldflags=-Wl,-z,lazy $(if $(version),-X main.version=$(version:v%=%)) $(if $(revision),-X main.revision=$(revision))
 
 # need COMMAND, REMEDY: stop if COMMAND is not there.
 need = @command -v $(1) >/dev/null || { printf 'make: error: %s is not in PATH\n      remedy: %s\n' '$(1)' '$(2)' >&2; exit 1; }
@@ -79,7 +84,7 @@ race: ## Go tests with the race detector; a skip is a failure (PACKAGES=./...)
 	@go run ./$(tools)/gotest -race -timeout $(GO_TEST_TIMEOUT) $(PACKAGES)
 
 .PHONY: py
-py: build setup ## Python tests against the real daemon; a skip is a failure (PYTEST="-k name")
+py: build setup gpu-programs ## Python tests against the real daemon; a skip is a failure (PYTEST="-k name")
 	@cd python && STOKERD='$(CURDIR)/bin/stokerd' STOKER='$(CURDIR)/bin/stoker' PYTHONPATH='$(CURDIR)/$(tools)' \
 		../$(venv)/python -m pytest -p pytest_no_skips $(PYTEST)
 
@@ -105,6 +110,16 @@ bench-prefetch: build ## what reading ahead wins and costs: on this disk, in sim
 bench-flash: build ## the flash store beside bare loops on the same disk: reads, writes, starts, memory, a day of churn
 	bin/stoker bench flash $(if $(QUICK),--quick) $(if $(BENCH_DATA),--dir '$(BENCH_DATA)') --json '$(BENCH_JSON)'
 
+.PHONY: gpu-programs
+gpu-programs: ## bin/gpucheck, to be copied to a machine with a GPU: bin/gpucheck/run.sh needs Python with torch, and no Go
+	$(need_go)
+	$(need_cc)
+	@CGO_ENABLED=1 bench/gpucheck/build.sh bin/gpucheck
+
+.PHONY: gpu-check
+gpu-check: gpu-programs setup ## try cufile on this machine's GPU, write GPU_CHECK_JSON; without a GPU on the stand-ins (STUB)
+	@PYTHON='$(CURDIR)/$(venv)/python' bin/gpucheck/run.sh --out '$(GPU_CHECK_JSON)'
+
 .PHONY: pgo
 pgo: setup ## profile batches and scans on this machine; the builds are optimised with cmd/*/default.pgo
 	@dir=$$(mktemp -d) && go build -pgo=off -o "$$dir/" ./cmd/stokerd ./cmd/stoker && \
@@ -124,7 +139,7 @@ pins: ## renew python/requirements/constraints.txt (PYTHONS="python3.10 ... pyth
 
 .PHONY: clean
 clean: ## remove what the other targets made, but for .venv
-	rm -rf bin bench.json
+	rm -rf bin bench.json gpu-check.json
 	find . \( -path ./.git -o -path ./.venv \) -prune -o \( -name __pycache__ -o -name .mypy_cache -o -name .ruff_cache -o -name .pytest_cache -o -name .hypothesis -o -name '*.egg-info' \) -type d -prune -exec rm -rf {} +
 
 .PHONY: distclean

@@ -39,6 +39,7 @@ type model struct {
 	put    map[int]bool // must be there
 	held   []located
 	fault  *flashtest.Fault // was injected since the store was opened: calls may fail
+	faulty int              // the device of fault
 }
 
 // named are files with a path of their own, so that a Location tells whose they are.
@@ -86,6 +87,11 @@ func (m *model) device(i int, f *flashtest.Files) flash.Device {
 func (m *model) open() {
 	if m.fault != nil {
 		m.fault.End()
+		if m.fault.Fired() > 0 && errors.Is(m.fault.Err, unix.EROFS) {
+			// A file system that turned read-only is unmounted before it is written again: what
+			// it had not written is gone, in the page cache as well.
+			m.files[m.faulty] = m.files[m.faulty].Crash(flashtest.Nothing)
+		}
 		m.fault = nil
 	}
 	s, err := flash.Open(context.Background(), flash.Options{Devices: m.devices()})
@@ -368,6 +374,7 @@ func (m *model) Fault() {
 	}
 	k := rapid.SampledFrom(kinds).Draw(m.T, "kind")
 	i := rapid.IntRange(0, len(m.files)-1).Draw(m.T, "device")
+	m.faulty = i
 	m.fault = m.files[i].Add(flashtest.Fault{
 		Kinds: []flashtest.Kind{k}, After: rapid.IntRange(0, 5).Draw(m.T, "after"), Times: 1, Short: rapid.IntRange(0, 4096).Draw(m.T, "short"),
 		Err: rapid.SampledFrom([]error{nil, nil, unix.EROFS, unix.ENOSPC}).Draw(m.T, "error"),

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/stokerio/stoker/cufile/doctor"
 	"github.com/stokerio/stoker/loader/config"
 )
 
@@ -23,6 +24,9 @@ type app struct {
 	out, err    io.Writer // results; progress and errors
 	terminal    bool      // err is a terminal
 	screen      bool      // in and out are a terminal
+
+	// lookAtMachine gathers what stoker doctor examines; nil: doctor.Look.
+	lookAtMachine func(context.Context, doctor.Options) (*doctor.Machine, error)
 
 	runtimeDir string // --runtime-dir
 	json       bool   // --json of the verb that runs
@@ -84,7 +88,7 @@ lint or cache check found something. More: stoker help exit-codes.`,
 	root.PersistentFlags().StringVar(&a.runtimeDir, "runtime-dir", "", "directory of the daemon's sockets")
 	a.must(root.MarkPersistentFlagDirname("runtime-dir"))
 	root.AddCommand(a.datasetCommand(), a.indexCommand(), a.topCommand(), a.stallsCommand(), a.statusCommand(), a.hintCommand(), a.versionCommand(),
-		a.cacheCommand(), a.benchCommand(), a.traceCommand(), a.manCommand(), exitCodesTopic(), lintCodesTopic())
+		a.cacheCommand(), a.doctorCommand(), a.benchCommand(), a.traceCommand(), a.manCommand(), exitCodesTopic(), lintCodesTopic())
 	return root
 }
 

@@ -18,8 +18,8 @@ const (
 // exitCodes are the codes with what they mean, for help and manual pages.
 var exitCodes = []struct{ code, meaning string }{
 	{"0", "What was asked for was done."},
-	{"1", "It was not: the message on standard error says what, where, why and what to do next. Also when Ctrl-C ended it, and from stoker status while the daemon is not ready."},
-	{"2", "The command line makes no sense: unknown command or flag, missing argument."},
+	{"1", "It was not: the message on standard error says what, where, why and what to do next. Also when Ctrl-C ended it, and from stoker status while the daemon is not ready. From stoker doctor: the machine is less than --gds=require asks for."},
+	{"2", "The command line makes no sense: unknown command or flag, missing argument. From stoker doctor also: something on this machine is there and broken."},
 	{"3", "stokerd is not running, or not where it was looked for."},
 	{"4", "stoker dataset lint worked and found errors; with --strict, errors or warnings. Or stoker cache check worked and found what it did not repair."},
 }

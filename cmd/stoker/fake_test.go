@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/stokerio/stoker/backend/flash"
+	"github.com/stokerio/stoker/cufile/doctor"
 	"github.com/stokerio/stoker/loader/api"
 	"github.com/stokerio/stoker/loader/config"
 	"github.com/stokerio/stoker/shm"
@@ -28,7 +29,13 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files anew")
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// TestMain lets the test program be the second process of stoker doctor --prove.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == "doctor" {
+		main()
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // outcome is what one run of the command line left.
 type outcome struct {
@@ -45,6 +52,8 @@ type place struct {
 	screen    bool
 	clock     *virtualClock // nil: the system's
 	heard     io.Writer     // if set, takes standard error as it comes
+
+	look func(context.Context, doctor.Options) (*doctor.Machine, error) // nil: the real machine
 }
 
 // virtualClock passes when somebody waits, and at once. waited is called before.
@@ -82,6 +91,7 @@ func (p *place) runContext(ctx context.Context, args ...string) outcome {
 	a := &app{
 		environment: p.environment(),
 		clock:       systemClock(), out: &out, err: &errs, terminal: p.terminal, screen: p.screen,
+		lookAtMachine: p.look,
 	}
 	if p.heard != nil {
 		a.err = io.MultiWriter(&errs, p.heard)

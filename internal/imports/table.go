@@ -107,5 +107,5 @@ const pythonPackage = "python/stoker"
 
 // pythonDependencies are dependencies as above whose rooms are file names.
 var pythonDependencies = []dependency{
-	{module: "torch", rooms: []string{"dataset.py", "_arrays.py"}, reason: "numpy alone must be enough to use Stoker; torch is imported where DataLoader's base class is needed, and late where tensors are made"},
+	{module: "torch", rooms: []string{"dataset.py", "_arrays.py", "_cuda.py"}, reason: "numpy alone must be enough to use Stoker; torch is imported where DataLoader's base class is needed, and late where tensors are made"},
 }

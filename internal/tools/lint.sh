@@ -35,13 +35,14 @@ check_mypy() {
 	"$bin/mypy" --strict demo || status=1
 	"$bin/mypy" --strict ../internal/tools || status=1
 	"$bin/mypy" --strict ../docs/examples || status=1
+	"$bin/mypy" --strict ../bench/gpucheck || status=1
 	cd ..
 	return $status
 }
 
 check_scripts() {
 	local script status=0
-	for script in internal/tools/*.sh .ci/run; do
+	for script in internal/tools/*.sh bench/gpucheck/*.sh .ci/run; do
 		bash -n "$script" || status=1
 	done
 	return $status

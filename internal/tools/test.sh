@@ -35,6 +35,7 @@ GOFLAGS=-pgo=off must 'build without cgo' nocgo # that it builds; optimised it t
 part 'linters' lint
 part 'Go tests with the race detector' race
 part 'Python tests against the daemon' py
+GPU_CHECK_STUB=1 part 'GPU check on the stand-ins' gpu-check
 
 passed=0
 printf '\n'

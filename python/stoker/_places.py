@@ -1,4 +1,4 @@
-"""Where things are by convention: the daemon's sockets, this process's rank and job.
+"""Where things are by convention: the daemon's sockets, the CUDA driver, this process's rank and job.
 
 The only module that reads the environment.
 """
@@ -109,6 +109,11 @@ def job_identity(argument: str | None, environment: Mapping[str, str] | None = N
     if slurm := environment.get("SLURM_JOB_ID"):
         return f"slurm-{slurm}"
     return f"process-group-{os.getpgid(0)}"
+
+
+def cuda_library() -> str | None:
+    """The CUDA driver's library, if STOKER_CUDA_LIB names one; the daemon looks there, too."""
+    return os.environ.get("STOKER_CUDA_LIB") or None
 
 
 def client_name(version: str) -> str:

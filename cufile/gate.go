@@ -1,0 +1,93 @@
+package cufile
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+)
+
+// gate lets callers in until it is closed, and knows what stands on its owner.
+// Closing waits for those inside: that is how reads are drained before what they
+// use goes away. Where two gates are entered, the file's comes before the slab's.
+type gate struct {
+	lock    sync.RWMutex
+	closed  bool
+	tenants struct {
+		sync.Mutex
+		names map[any]string
+	}
+}
+
+// enter must be followed by leave if it answers true.
+func (g *gate) enter() bool {
+	g.lock.RLock()
+	if g.closed {
+		g.lock.RUnlock()
+		return false
+	}
+	return true
+}
+
+func (g *gate) leave() { g.lock.RUnlock() }
+
+// alone runs f while nobody else is inside.
+func (g *gate) alone(f func() error) error {
+	g.lock.Lock()
+	defer g.lock.Unlock()
+	if g.closed {
+		return ErrClosed
+	}
+	return f()
+}
+
+// shut runs f alone and closes the gate if f succeeds. It refuses while there are
+// tenants.
+func (g *gate) shut(f func() error) error {
+	return g.alone(func() error {
+		if err := g.inUse(); err != nil {
+			return err
+		}
+		if err := f(); err != nil {
+			return err
+		}
+		g.closed = true
+		return nil
+	})
+}
+
+// moveIn is called between enter and leave, so that shut sees the tenant or the
+// tenant sees that the gate is closed.
+func (g *gate) moveIn(tenant any, name string) {
+	g.tenants.Lock()
+	defer g.tenants.Unlock()
+	if g.tenants.names == nil {
+		g.tenants.names = make(map[any]string)
+	}
+	g.tenants.names[tenant] = name
+}
+
+func (g *gate) moveOut(tenant any) {
+	g.tenants.Lock()
+	defer g.tenants.Unlock()
+	delete(g.tenants.names, tenant)
+}
+
+func (g *gate) inUse() error {
+	g.tenants.Lock()
+	defer g.tenants.Unlock()
+	if len(g.tenants.names) == 0 {
+		return nil
+	}
+	names := make([]string, 0, len(g.tenants.names))
+	for _, name := range g.tenants.names {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	more := ""
+	if len(names) > 3 {
+		more = fmt.Sprintf(" and %d more", len(names)-3)
+		names = names[:3]
+	}
+	return fmt.Errorf("%w by %s%s; close them first", ErrInUse, strings.Join(names, ", "), more)
+}

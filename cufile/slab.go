@@ -1,0 +1,274 @@
+package cufile
+
+import (
+	"errors"
+	"fmt"
+	"os"
+)
+
+// errTwice is a registration, or its end, that happened before.
+var errTwice = errors.New("nothing to do: the slab is so already")
+
+// Slab is one large piece of device memory. Its memory lives until the last process
+// that has it mapped lets go, whatever becomes of the one that made it.
+type Slab struct {
+	device     *Device
+	kind       SlabKind
+	segment    segment
+	bytes      int64
+	writable   bool
+	registered bool // guarded by gate: changed alone
+	gate       gate
+}
+
+// NewSlab takes device memory of at least this many bytes, all zero, in whole
+// granules (2 MiB as a rule). It can be exported as a descriptor, except where the
+// GPU cannot (DeviceInfo.Exportable): there it is a legacy one. The caller closes it.
+func (g *Device) NewSlab(bytes int64) (*Slab, error) { return g.newSlab(false, bytes) }
+
+// NewLegacySlab is NewSlab with memory that travels as a 64-byte handle, which MIG
+// and separate PID namespaces do not allow and which every receiver can write.
+func (g *Device) NewLegacySlab(bytes int64) (*Slab, error) { return g.newSlab(true, bytes) }
+
+func (g *Device) newSlab(legacy bool, bytes int64) (*Slab, error) {
+	if bytes <= 0 || bytes > g.info.Bytes {
+		return nil, fmt.Errorf("new slab of %d bytes on GPU %s: %w: want 1 to %d bytes", bytes, g.info.UUID, ErrRange, g.info.Bytes)
+	}
+	return g.adopt(fmt.Sprintf("slab of %d bytes", bytes), func(s *Slab) status {
+		s.kind, s.bytes, s.writable = SlabVMM, bytes, true
+		if legacy || !g.info.Exportable() || !g.driver.found["cuMemCreate"] {
+			s.kind = SlabLegacy
+		}
+		var st status
+		s.segment, st = g.driver.table.create(g.handle, s.kind, uint64(bytes), g.info.DirectVirtualMemory)
+		return st
+	})
+}
+
+// adopt makes a slab that the device knows of.
+func (g *Device) adopt(name string, build func(*Slab) status) (*Slab, error) {
+	if !g.gate.enter() {
+		return nil, closed("new slab on GPU", g.info.UUID.String())
+	}
+	defer g.gate.leave()
+	s := &Slab{device: g}
+	if st := build(s); st.failed() {
+		return nil, st.error(fmt.Sprintf("%s on %s", name, g.info.UUID))
+	}
+	g.gate.moveIn(s, name)
+	return s, nil
+}
+
+// Bytes is what was asked for, and how far a slab may be read and written.
+func (s *Slab) Bytes() int64 { return s.bytes }
+
+// MappedBytes is Bytes in whole granules: what the slab costs.
+func (s *Slab) MappedBytes() int64 { return int64(s.segment.bytes) }
+
+// Address is where the slab lies in this process's view of the device. It means
+// nothing to another process.
+func (s *Slab) Address() uint64 { return s.segment.address }
+
+// Kind says how the slab travels.
+func (s *Slab) Kind() SlabKind { return s.kind }
+
+// Device names the GPU.
+func (s *Slab) Device() UUID { return s.device.info.UUID }
+
+// Writable says whether this process may write into the slab.
+func (s *Slab) Writable() bool { return s.writable }
+
+// Register lets the storage library read into the slab without a bounce buffer. It
+// pins the whole slab and takes host memory besides, so register few large slabs and
+// once. 5016 and 5036 say that BAR1 or the limit of pinned memory is used up.
+func (s *Slab) Register() error {
+	err := s.gate.alone(func() error {
+		switch {
+		case !s.device.driver.storage:
+			return ErrNoStorage
+		case !s.writable:
+			return ErrReadOnly
+		case s.registered:
+			return errTwice
+		}
+		st := s.device.driver.table.registerBuffer(s.device.handle, s.segment.address, s.segment.bytes)
+		s.registered = !st.failed()
+		return st.err(s.name())
+	})
+	return s.explain("register", err)
+}
+
+// Unregister undoes Register, after waiting for reads in flight. Close does it too.
+func (s *Slab) Unregister() error {
+	err := s.gate.alone(func() error {
+		if !s.registered {
+			return errTwice
+		}
+		return s.unregister()
+	})
+	return s.explain("unregister", err)
+}
+
+func (s *Slab) unregister() error {
+	if !s.registered {
+		return nil
+	}
+	st := s.device.driver.table.deregisterBuffer(s.device.handle, s.segment.address)
+	s.registered = st.failed()
+	return st.err(s.name())
+}
+
+func (s *Slab) name() string {
+	return fmt.Sprintf("slab of %d bytes on %s", s.bytes, s.device.info.UUID)
+}
+
+func (s *Slab) explain(what string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s slab: %w", what, err)
+}
+
+// within refuses ranges outside of the slab.
+func (s *Slab) within(offset int64, n int) error {
+	if offset < 0 || n < 0 || offset > s.bytes || int64(n) > s.bytes-offset {
+		return fmt.Errorf("%w: %d bytes at %d of %d", ErrRange, n, offset, s.bytes)
+	}
+	return nil
+}
+
+// inside runs f on a range of the slab, which stays until f is done.
+func (s *Slab) inside(what string, offset int64, n int, writes bool, f func(address uint64) status) error {
+	if !s.gate.enter() {
+		return closed(what, s.name())
+	}
+	defer s.gate.leave()
+	if err := s.within(offset, n); err != nil {
+		return s.explain(what, err)
+	}
+	if writes && !s.writable {
+		return s.explain(what, ErrReadOnly)
+	}
+	if n == 0 {
+		return nil
+	}
+	if st := f(s.segment.address + uint64(offset)); st.failed() {
+		return st.error(s.name())
+	}
+	return nil
+}
+
+// CopyIn writes p at an offset. It is done when it returns.
+func (s *Slab) CopyIn(p []byte, offset int64) error {
+	return s.inside("copy into", offset, len(p), true, func(address uint64) status {
+		return s.device.driver.table.copyIn(s.device.handle, address, p)
+	})
+}
+
+// CopyOut reads into p from an offset. It is done when it returns.
+func (s *Slab) CopyOut(p []byte, offset int64) error {
+	return s.inside("copy out of", offset, len(p), false, func(address uint64) status {
+		return s.device.driver.table.copyOut(s.device.handle, p, address)
+	})
+}
+
+// CopyFromHost writes n bytes of registered host memory at an offset, at the speed
+// of the bus. It is done when it returns. The memory may belong to another device of
+// the same Driver.
+func (s *Slab) CopyFromHost(h *HostMemory, hostOffset, offset, n int64) error {
+	if !h.gate.enter() {
+		return closed("copy from host memory", "")
+	}
+	defer h.gate.leave()
+	if size := int64(len(h.memory)); hostOffset < 0 || n < 0 || hostOffset > size || n > size-hostOffset {
+		return fmt.Errorf("copy from host memory: %w: %d bytes at %d of %d", ErrRange, n, hostOffset, size)
+	}
+	return s.CopyIn(h.memory[hostOffset:hostOffset+n], offset)
+}
+
+// Close waits for reads and copies in flight, unregisters and gives the memory back.
+// Other processes that have the slab mapped keep it.
+func (s *Slab) Close() error {
+	err := s.gate.shut(func() error {
+		if err := s.unregister(); err != nil {
+			return err
+		}
+		if err := s.device.driver.table.destroy(s.device.handle, &s.segment).err(s.name()); err != nil {
+			return err
+		}
+		s.device.gate.moveOut(s)
+		return nil
+	})
+	return s.explain("close", err)
+}
+
+// Export is a slab on its way to another process.
+type Export struct {
+	Kind        SlabKind
+	Bytes       int64
+	MappedBytes int64
+	Granularity int64
+	Device      UUID
+	Process     int // the exporter's PID
+	// File is the descriptor of a VMM slab, which whoever has the Export closes;
+	// nil for a legacy one.
+	File *os.File
+	// Handle is the handle of a legacy slab; zero for a VMM one.
+	Handle [ipcHandleBytes]byte
+}
+
+// Export makes what another process needs to map the slab. SendSlab sends it.
+func (s *Slab) Export() (Export, error) {
+	if !s.gate.enter() {
+		return Export{}, closed("export", s.name())
+	}
+	defer s.gate.leave()
+	e := Export{
+		Kind: s.kind, Bytes: s.bytes, MappedBytes: int64(s.segment.bytes), Granularity: int64(s.segment.granularity),
+		Device: s.device.info.UUID, Process: os.Getpid(),
+	}
+	if s.kind == SlabLegacy {
+		handle, st := s.device.driver.table.exportLegacy(s.device.handle, s.segment)
+		e.Handle = handle
+		return e, s.explain("export", st.err(s.name()))
+	}
+	descriptor, st := s.device.driver.table.export(s.device.handle, s.segment)
+	if st.failed() {
+		return Export{}, s.explain("export", st.error(s.name()))
+	}
+	e.File = os.NewFile(uintptr(descriptor), "slab")
+	return e, nil
+}
+
+// Close closes the descriptor, if there is one.
+func (e Export) Close() error {
+	if e.File == nil {
+		return nil
+	}
+	return e.File.Close()
+}
+
+// Import maps a slab that another process exported, read-only unless writable. The
+// export's File stays its owner's. A legacy slab is always writable by the hardware;
+// here it is held to what was asked.
+func (g *Device) Import(e Export, writable bool) (*Slab, error) {
+	if err := e.validate(); err != nil {
+		return nil, err
+	}
+	if e.Kind == SlabVMM && e.File == nil {
+		return nil, fmt.Errorf("import slab: %w: no descriptor", ErrMessage)
+	}
+	if e.Device != g.info.UUID {
+		return nil, fmt.Errorf("import slab: it lies on GPU %s, not on %s: open that one", e.Device, g.info.UUID)
+	}
+	return g.adopt(fmt.Sprintf("imported slab of %d bytes", e.Bytes), func(s *Slab) status {
+		s.kind, s.bytes, s.writable = e.Kind, e.Bytes, writable
+		var st status
+		if e.Kind == SlabLegacy {
+			s.segment, st = g.driver.table.receiveLegacy(g.handle, &e.Handle, uint64(e.MappedBytes))
+		} else {
+			s.segment, st = g.driver.table.receive(g.handle, int(e.File.Fd()), uint64(e.MappedBytes), writable)
+		}
+		return st
+	})
+}

@@ -181,9 +181,17 @@ class Slab:
         """How many bytes a part has, once it is known to lie in the slab."""
         where = f"slab on {self.device}"
         if any(length < 0 for length in shape) or offset < 0:
-            raise InvalidError(f"shape {shape} from byte {offset} on has a negative number", where)
+            raise InvalidError(
+                f"shape {shape} from byte {offset} on has a negative number",
+                where,
+                "give lengths and offsets of 0 or more",
+            )
         if offset % item_bytes:
-            raise InvalidError(f"byte {offset} is no multiple of the element size, {item_bytes}", where)
+            raise InvalidError(
+                f"byte {offset} is no multiple of the element size, {item_bytes}",
+                where,
+                "give an aligned offset, or take bytes and view them",
+            )
         count = prod(shape) * item_bytes
         if offset + count > self.nbytes:
             raise OutOfRangeError(

@@ -87,6 +87,37 @@ func TestABatchLargerThanItsPartGoesAheadAndIsCounted(t *testing.T) {
 	}
 }
 
+// Two samples that come by one range hold all of it until the later one is taken.
+func TestARangeIsHeldUntilItsLastSampleIsTaken(t *testing.T) {
+	const samples, step = 2000, 667 // samples 0, 667, 1334 and 1 come first
+	p := New(Options{MinDepth: 4, MaxDepth: 4, Cut: CutOptions{Overhead: time.Millisecond, Bandwidth: 1e6, Billed: true}})
+	d := &fakeDriver{t: t, p: p, latency: func(*Fetch) time.Duration { return time.Millisecond }}
+	joined := 0
+	d.seen = func(f *Fetch) {
+		if f.Chunk.Number == 0 && f.Offset == 0 && f.Bytes == 200 {
+			joined++
+		}
+	}
+	dataset, err := p.AddDataset(0, Dataset{Layout: &fakeLayout{samples: samples, perChunk: 1000, size: 100}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, err := p.AddStream(0, Stream{Job: p.AddJob(0, 1), Dataset: dataset, Order: fakeOrder{samples, step}, Batch: 1, Epochs: 1, Source: Origin})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.pump()
+	if d.until(Time(time.Second)); joined != 1 || p.held != 400 {
+		t.Fatalf("%d fetches have samples 0 and 1, want 1; %d bytes are held, want 400", joined, p.held)
+	}
+	for place, held := range []int64{400, 300, 200, 0} { // no more is fetched: nobody pumps
+		p.Consumed(d.now, id, 0, int64(place)+1, 0)
+		if p.held != held {
+			t.Errorf("after %d samples %d bytes are held, want %d", place+1, p.held, held)
+		}
+	}
+}
+
 // TestWindowsKeepToTheirMemory has streams of random orders come, take, seek and go.
 func TestWindowsKeepToTheirMemory(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {

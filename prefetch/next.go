@@ -106,13 +106,17 @@ func (p *Planner) begin(s *stream, f *Fetch) {
 	*f = n.Fetch
 }
 
-// holdRanges counts the bytes that samples wait for as held by their window.
+// holdRanges counts what samples wait for, of one fetch, as held by their window until the
+// last of them is taken: it is one piece of memory.
 func (p *Planner) holdRanges(s *stream, list int32) {
+	bytes, last := int64(0), int64(-1)
 	for at := list; at != 0; at = p.scratch.waiters[at-1].next {
-		if w := &p.scratch.waiters[at-1]; w.turn >= s.taken {
-			s.items.at(int(w.turn - s.taken)).held += w.bytes
-			p.hold(s, w.bytes)
-		}
+		w := &p.scratch.waiters[at-1]
+		bytes, last = bytes+w.bytes, max(last, w.turn)
+	}
+	if last >= s.taken {
+		s.items.at(int(last - s.taken)).held += bytes
+		p.hold(s, bytes)
 	}
 }
 

@@ -353,7 +353,7 @@ func (d *device) unlocked(change func()) {
 
 // noRoom takes an error of making room: if the file system has none, nothing more is made.
 func (d *device) noRoom(err error) (bool, error) {
-	if !isFull(err) {
+	if !isFull(err) && !errors.Is(err, errFull) {
 		d.failing(nil, "make room", err)
 		return false, err
 	}
@@ -374,7 +374,7 @@ func (d *device) filledUp(err error) {
 func (d *device) addSegment(spans int) error {
 	number, ok := d.unusedNumber()
 	if !ok {
-		return fmt.Errorf("a device has %d segments at most: give its directory larger ones", maxSegments)
+		return fmt.Errorf("%w: a device has %d segments at most, give its directory larger ones", errFull, maxSegments)
 	}
 	var s *segment
 	var err error

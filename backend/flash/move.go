@@ -176,7 +176,10 @@ func (m *mover) movePuts(x *span, e errand) (done bool) {
 		if chunk.ID == (backend.ChunkID{}) {
 			return done
 		}
-		err := m.device.store.move(m.ctx, &chunk, x, e)
+		ctx, cancel := context.WithTimeout(m.ctx, stalledAfter) // another device may hang
+		err := m.device.store.move(ctx, &chunk, x, e)
+		late := ctx.Err() != nil
+		cancel()
 		if err == nil {
 			continue
 		}
@@ -185,7 +188,7 @@ func (m *mover) movePuts(x *span, e errand) (done bool) {
 			x.told = true
 			m.device.store.event(Event{Kind: DeviceWarning, Device: m.device.path, Segment: x.segment.path(), Chunk: chunk.ID, Err: err, Detail: "a chunk that was put cannot be moved to another place; it is tried again"})
 		}
-		if errors.Is(err, errFull) {
+		if late || errors.Is(err, errFull) {
 			return false // nor can the others
 		}
 	}

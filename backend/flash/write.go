@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync/atomic"
 
 	"github.com/stokerio/stoker/backend"
 )
@@ -162,8 +163,9 @@ func (d *device) put(ctx context.Context, c *backend.Chunk, content []byte, e er
 		return d.unwritten(x, number, err)
 	}
 	settled := make(chan error, 1)
+	var given atomic.Bool // up: what moves is where it was, and may be deleted there
 	d.syncer.add(x, number, item{record: d.recordOf(x, number), settled: func(err error) {
-		if err != nil {
+		if err != nil || given.Load() {
 			d.giveUp(x, number)
 		} else {
 			x.puts.Add(1)
@@ -178,7 +180,8 @@ func (d *device) put(ctx context.Context, c *backend.Chunk, content []byte, e er
 			return errors.Join(errRetiredNow, err)
 		}
 		return nil
-	case <-ctx.Done(): // it may yet be stored
+	case <-ctx.Done(): // what is put may yet be stored
+		given.Store(e != storing)
 		return context.Cause(ctx)
 	}
 }

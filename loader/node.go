@@ -86,7 +86,13 @@ func Open(options Options) (*Node, error) {
 // Serve accepts connections from a SEQPACKET listener until Close, or until the
 // listener fails. It takes ownership of the listener.
 func (n *Node) Serve(listener *net.UnixListener) error {
+	n.mu.Lock()
+	if n.mu.closed { // Close may be waiting for all who serve, and waits for no more
+		n.mu.Unlock()
+		return listener.Close()
+	}
 	n.serving.Add(1)
+	n.mu.Unlock()
 	defer n.serving.Done()
 	stop := context.AfterFunc(n.ctx, func() { _ = listener.Close() })
 	defer stop()

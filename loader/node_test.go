@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -246,4 +247,27 @@ func TestAnswersLongerThanAPacketArriveWhole(t *testing.T) {
 		t.Errorf("opened with %d classes", len(c.opened.Classes))
 	}
 	c.next()
+}
+
+// Serve may begin while Close is under way: whichever is first, it ends, and its listener
+// is closed.
+func TestServeEndsThoughTheNodeClosesMeanwhile(t *testing.T) {
+	for range 50 {
+		node, err := Open(testOptions(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		listener, err := net.ListenUnix("unixpacket", &net.UnixAddr{Name: filepath.Join(t.TempDir(), "s"), Net: "unixpacket"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		served := make(chan error, 1)
+		go func() { served <- node.Serve(listener) }()
+		if err := errors.Join(node.Close(), <-served); err != nil {
+			t.Fatal(err)
+		}
+		if err := listener.Close(); !errors.Is(err, net.ErrClosed) {
+			t.Fatalf("the listener was open: %v", err)
+		}
+	}
 }

@@ -101,17 +101,11 @@ func (p *Planner) letGo(s *stream) {
 
 // leave ends a stream's use of a hold.
 func (p *Planner) leave(s *stream, h *hold) {
-	if h.owner == s.id {
-		p.hold(s, -h.bytes)
-		h.owner = 0
+	if h.claim.stream == s.id {
+		p.release(&h.claim)
 	}
 	last := h.leave(s.id)
-	if !last && h.owner == 0 && p.whole[h.chunk] == h {
-		if next := p.stream(h.uses[0].stream); next != nil && h.bytes > 0 { // it stays in memory for that one
-			h.owner = next.id
-			p.hold(next, h.bytes)
-		}
-	}
+	p.adopt(h)
 	if last && !h.ready && h.flight == 0 { // nobody has begun it
 		p.drop(&h.waiters)
 		p.forget(h)

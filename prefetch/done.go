@@ -35,11 +35,12 @@ func (p *Planner) Done(now Time, id FetchID, r Result) {
 	}
 	switch {
 	case f.ended:
+		p.release(&f.claim)
 		m.HedgedBytes += r.moved()
 	case r.Err != nil && f.twin != nil: // the other attempt goes on
-		f.twin.take(f)
-		if d := p.datasets[f.Chunk.Dataset]; d != nil {
-			p.listRange(f.twin, d)
+		p.release(&f.claim)
+		if !f.Hedge {
+			p.handOver(f)
 		}
 		m.Failed++
 	default:
@@ -55,6 +56,14 @@ func (p *Planner) Done(now Time, id FetchID, r Result) {
 		f.twin.twin = nil
 	}
 	p.putFlight(f)
+}
+
+// handOver makes the hedge the one that samples wait for, of a first attempt that failed.
+func (p *Planner) handOver(f *flight) {
+	f.twin.take(f)
+	if d := p.datasets[f.Chunk.Dataset]; d != nil {
+		p.listRange(f.twin, d)
+	}
 }
 
 // observe takes a latency in. What was resident is none of its source. An attempt that was
@@ -93,7 +102,7 @@ func (p *Planner) longer(source Source, bytes int64, took time.Duration) time.Du
 
 // take makes an attempt the one that counts.
 func (f *flight) take(other *flight) {
-	f.waiters, f.hold = other.waiters, other.hold
+	f.waiters, f.hold, f.until = other.waiters, other.hold, other.until
 	other.waiters, other.hold = 0, nil
 	if f.hold != nil {
 		f.hold.flight = f.ID
@@ -121,11 +130,22 @@ func (p *Planner) arrived(s *stream, m *Metrics, f *flight, r *Result) {
 		p.holdArrived(m, f, r)
 		return
 	}
+	p.rangeArrived(f, r)
 	moved := r.moved()
 	m.GapBytes += max(0, moved-f.Needed)
 	if !p.wakeAll(&f.waiters, r) {
 		m.UnusedBytes += min(f.Needed, moved)
 	}
+}
+
+// rangeArrived has the last sample that waits for a range hold its memory, which is one
+// piece. Where all were taken meanwhile, or none will come, nobody holds it any more.
+func (p *Planner) rangeArrived(f *flight, r *Result) {
+	if s := p.claimant(&f.claim); s != nil && r.Err == nil && f.until >= s.taken {
+		s.items.at(int(f.until - s.taken)).held += f.claim.bytes
+		return
+	}
+	p.release(&f.claim)
 }
 
 // moved is how many bytes came from somewhere. What was found resident cost nothing, so it
@@ -155,6 +175,8 @@ func (p *Planner) holdArrived(m *Metrics, f *flight, r *Result) {
 	if len(h.uses) == 0 || r.Kept || r.Err != nil { // nobody's, the cache's, or not there at all
 		p.forget(h)
 	}
+	p.release(&f.claim)
+	p.adopt(h)
 	if r.Kept && r.Err == nil && len(h.uses) > 0 && p.cached[h.chunk] == nil && p.keeper.Has(h.chunk) {
 		p.pinCached(h)
 	}

@@ -6,6 +6,53 @@ package prefetch
 // memory fills up evenly (max-min fair), and no small fetch takes the room that a large
 // one waits for.
 
+// claim is a piece of memory that a window counts: of a fetch under way, whether its samples
+// are still waited for or not, and of a whole chunk that is there. One of a window that was
+// left by a seek counts no more.
+type claim struct {
+	stream StreamID // 0: nobody counts it
+	seeks  uint32
+	bytes  int64
+}
+
+// claim has a window count memory that is taken for it, and says where it goes beyond what
+// there is.
+func (p *Planner) claim(s *stream, bytes int64) claim {
+	if !p.fits(s, bytes) {
+		s.metrics.ExcessBytes += bytes
+	}
+	p.hold(s, bytes)
+	return claim{s.id, s.seeks, bytes}
+}
+
+// claimant is whose window counts a claim, nil if none does.
+func (p *Planner) claimant(c *claim) *stream {
+	if s := p.stream(c.stream); s != nil && s.seeks == c.seeks {
+		return s
+	}
+	return nil
+}
+
+// release gives memory back.
+func (p *Planner) release(c *claim) {
+	if s := p.claimant(c); s != nil {
+		p.hold(s, -c.bytes)
+	}
+	*c = claim{}
+}
+
+// adopt has the window of the first stream that needs a chunk which is there count it, if
+// none does.
+func (p *Planner) adopt(h *hold) {
+	if h.claim.stream != 0 || len(h.uses) == 0 || h.bytes == 0 || !h.ready || p.whole[h.chunk] != h {
+		return
+	}
+	if s := p.stream(h.uses[0].stream); s != nil {
+		p.hold(s, h.bytes)
+		h.claim = claim{s.id, s.seeks, h.bytes}
+	}
+}
+
 // hold changes the bytes that are under way or ready for a stream's window.
 func (p *Planner) hold(s *stream, bytes int64) {
 	p.pledged -= s.pledge()
@@ -75,13 +122,13 @@ func (p *Planner) bound(s *stream) int64 {
 	return max(bound, s.Batch)
 }
 
-// fits reports whether there is memory for a candidate: what is promised to the stream, or
-// to nobody.
-func (p *Planner) fits(s *stream, c *candidate) bool {
-	if s.held+c.bytes <= s.promised {
-		return p.held+c.bytes <= p.options.WindowBytes
+// fits reports whether there is memory for so many bytes more of a stream: what is promised
+// to it, or to nobody.
+func (p *Planner) fits(s *stream, bytes int64) bool {
+	if s.held+bytes <= s.promised {
+		return p.held+bytes <= p.options.WindowBytes
 	}
-	return p.pledged-s.pledge()+max(s.held+c.bytes, s.promised) <= p.options.WindowBytes
+	return p.pledged-s.pledge()+max(s.held+bytes, s.promised) <= p.options.WindowBytes
 }
 
 // urgent reports whether a candidate is of the batch that is taken next: it must not wait
@@ -100,7 +147,7 @@ type scarcity struct {
 func (p *Planner) scarcity() (least scarcity) {
 	for _, s := range p.streams {
 		c := p.candidate(s)
-		if c == nil || s.urgent(c) || p.fits(s, c) || least.before(s) || p.promised-s.promised+s.held+c.bytes > p.options.WindowBytes {
+		if c == nil || s.urgent(c) || p.fits(s, c.bytes) || least.before(s) || p.promised-s.promised+s.held+c.bytes > p.options.WindowBytes {
 			continue
 		}
 		least = scarcity{any: true, rank: s.Rank, held: s.held}
@@ -128,7 +175,7 @@ func (p *Planner) withMemory(streams []*stream) []*stream {
 // mayBegin reports whether a stream has a candidate within its window, and memory for it.
 func (p *Planner) mayBegin(s *stream, least scarcity) bool {
 	c := p.candidate(s)
-	return c != nil && (s.urgent(c) || p.fits(s, c) && !least.before(s))
+	return c != nil && (s.urgent(c) || p.fits(s, c.bytes) && !least.before(s))
 }
 
 // candidate returns a stream's next candidate within its window, nil if there is none.

@@ -183,8 +183,75 @@ func checkMemory(rt *rapid.T, p *Planner) {
 		rt.Fatalf("%d bytes are held, %d usually, %d pledged and %d promised, by sums %d, %d, %d and %d", held, usual, pledged, promised, p.held, p.usual, p.pledged, p.promised)
 	}
 	for _, h := range p.whole {
-		if owner := p.stream(h.owner); h.owner != 0 && (owner == nil || h.until(h.owner) < 0) {
-			rt.Fatalf("chunk %d counts for stream %d, which does not use it", h.chunk.Number, h.owner)
+		if c := h.claim; c.stream != 0 && (p.claimant(&c) == nil || h.until(c.stream) < 0) {
+			rt.Fatalf("chunk %d counts for stream %d, which does not use it", h.chunk.Number, c.stream)
+		}
+	}
+	for _, s := range p.streams {
+		if held := heldBy(p, s); s.held != held {
+			rt.Fatalf("stream %d holds %d bytes, by its samples, chunks and fetches %d", s.id, s.held, held)
+		}
+	}
+}
+
+// heldBy adds up what a stream holds: samples that are there, whole chunks, and what is
+// under way for samples.
+func heldBy(p *Planner, s *stream) (bytes int64) {
+	for i := range s.items.len() {
+		bytes += s.items.at(i).held
+	}
+	holds := map[*hold]bool{}
+	for _, h := range p.whole {
+		holds[h] = true
+	}
+	for i := range s.holds.len() {
+		holds[s.holds.at(i).hold] = true
+	}
+	for h := range holds {
+		if p.claimant(&h.claim) == s {
+			bytes += h.claim.bytes
+		}
+	}
+	for _, f := range p.flights {
+		if p.claimant(&f.claim) == s {
+			bytes += f.claim.bytes
+		}
+	}
+	return bytes
+}
+
+// What a reader could not wait for is held until it is there: whole chunks of a sample
+// each, and ranges of larger ones.
+func TestWhatIsUnderWayIsHeldThoughItsSampleWasTaken(t *testing.T) {
+	for _, perChunk := range []int64{1, 1000} {
+		p := New(Options{MinDepth: 4, MaxDepth: 4, Cut: CutOptions{Overhead: time.Millisecond, Bandwidth: 1e6, Billed: true}})
+		d := &fakeDriver{t: t, p: p, latency: func(f *Fetch) time.Duration { return time.Duration(f.ID) * time.Millisecond }}
+		d.seen = func(f *Fetch) {
+			if whole := perChunk == 1; f.Whole != whole || f.Bytes != 100 {
+				t.Errorf("fetch %d of %d bytes, of a whole chunk: %v", f.ID, f.Bytes, f.Whole)
+			}
+		}
+		dataset, err := p.AddDataset(0, Dataset{Layout: &fakeLayout{samples: 4000, perChunk: perChunk, size: 100}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		id, err := p.AddStream(0, Stream{Job: p.AddJob(0, 1), Dataset: dataset, Order: fakeOrder{4000, 1001}, Batch: 4, Source: Origin})
+		if err != nil {
+			t.Fatal(err)
+		}
+		d.pump()
+		d.until(Time(time.Millisecond)) // the first of four is there
+		p.Consumed(d.now, id, 0, 4, 0)
+		held := int64(300)
+		for i := range d.flying { // nothing more is begun
+			if p.held != held {
+				t.Errorf("%d bytes are held, want the %d that are under way", p.held, held)
+			}
+			p.Done(d.now, d.flying[i].fetch.ID, Result{Source: Origin, Bytes: 100})
+			held -= 100
+		}
+		if p.held != 0 || held != 0 {
+			t.Errorf("%d bytes are held after %d of 3 fetches ended", p.held, 3-held/100)
 		}
 	}
 }

@@ -21,6 +21,8 @@ type flight struct {
 	waiters int32 // ranges; those of a whole chunk are its hold's
 	listed  int32 // where in the table of ranges, plus one; 0: nowhere
 	hold    *hold
+	claim   claim   // the memory that it fills
+	until   int64   // the turn of the last sample that waits for a range
 	twin    *flight // the other attempt, while both are under way
 	ended   bool    // another attempt was quicker, or all of them failed
 }
@@ -89,14 +91,13 @@ func (p *Planner) begin(s *stream, f *Fetch) {
 		Needed: c.needed, Whole: c.hold != nil, Keep: c.keep, Source: s.Source, NeedBy: p.told(s.needBy(c.first)), Epoch: c.epoch, Samples: c.samples,
 	}
 	n.seeks, n.begun, n.waiters, n.hold = s.seeks, p.now, c.waiters, c.hold
-	if !p.fits(s, &c) {
-		s.metrics.ExcessBytes += c.bytes
-	}
+	bytes := c.bytes
 	if h := c.hold; h != nil {
-		h.flight, h.owner, h.bytes = n.ID, s.id, c.bytes
-		p.hold(s, c.bytes)
+		h.flight, h.bytes = n.ID, c.bytes
+	} else {
+		bytes, n.until = p.waitedFor(c.waiters)
 	}
-	p.holdRanges(s, c.waiters)
+	n.claim = p.claim(s, bytes)
 	p.listRange(n, s.dataset)
 	s.metrics.Fetches++
 	s.job.flights++
@@ -106,18 +107,14 @@ func (p *Planner) begin(s *stream, f *Fetch) {
 	*f = n.Fetch
 }
 
-// holdRanges counts what samples wait for, of one fetch, as held by their window until the
-// last of them is taken: it is one piece of memory.
-func (p *Planner) holdRanges(s *stream, list int32) {
-	bytes, last := int64(0), int64(-1)
+// waitedFor is how many bytes of a range samples wait for, and the last of them.
+func (p *Planner) waitedFor(list int32) (bytes, last int64) {
+	last = -1
 	for at := list; at != 0; at = p.scratch.waiters[at-1].next {
 		w := &p.scratch.waiters[at-1]
 		bytes, last = bytes+w.bytes, max(last, w.turn)
 	}
-	if last >= s.taken {
-		s.items.at(int(last - s.taken)).held += bytes
-		p.hold(s, bytes)
-	}
+	return bytes, last
 }
 
 func (p *Planner) start(n *flight) {
@@ -159,6 +156,7 @@ func (p *Planner) hedge(f *Fetch) bool {
 		if s := p.stream(late.Stream); s != nil {
 			s.metrics.Fetches++
 			s.metrics.Hedges++
+			n.claim = p.claim(s, late.claim.bytes) // it fills memory of its own
 		}
 		p.flights[n.ID] = n
 		*f = n.Fetch

@@ -164,6 +164,42 @@ func TestALateFetchIsHedgedAndTheQuickerCounts(t *testing.T) {
 	}
 }
 
+// Whichever of two attempts fails, samples go on to wait for the other: for whole chunks
+// and for ranges. Every 50th first attempt is slow, and every second of these fails where
+// first attempts are to.
+func TestOfTwoAttemptsEitherMayFail(t *testing.T) {
+	for _, perChunk := range []int64{1, 1000} {
+		for _, hedgesFail := range []bool{true, false} {
+			order := fakeOrder{100_000, 1007}
+			d, id := newDriver(t, Options{MinDepth: 64, MaxDepth: 64, HedgeShare: 0.05, Cut: CutOptions{Billed: true}},
+				&fakeLayout{samples: 100_000, perChunk: perChunk, size: 1000}, order, 10, false)
+			begun, slow, failed := 0, map[FetchID]bool{}, 0
+			d.latency = func(f *Fetch) time.Duration {
+				if begun++; f.Hedge && !hedgesFail {
+					return time.Second // the first attempt ends before
+				}
+				if !f.Hedge && begun%50 == 0 {
+					slow[f.ID] = len(slow)%2 == 0
+					return 500 * time.Millisecond
+				}
+				return 20 * time.Millisecond
+			}
+			d.result = func(f *Fetch, r *Result) {
+				if f.Hedge && hedgesFail || slow[f.ID] && !hedgesFail {
+					failed++
+					r.Err = errBroken
+				}
+			}
+			d.pump()
+			epoch, place := int64(0), int64(0)
+			d.consume(id, order, &epoch, &place, 10, 1000, time.Millisecond)
+			if m, _ := d.p.Metrics(id); m.Hedges < 50 || failed < 50 || m.Late == 0 {
+				t.Errorf("%d hedges, %d attempts failed, %d samples were late", m.Hedges, failed, m.Late)
+			}
+		}
+	}
+}
+
 func TestAFailedFetchBlocksNobody(t *testing.T) {
 	order := fakeOrder{1000, 7}
 	d, id := newDriver(t, Options{MinDepth: 64, HedgeShare: 0.05}, &fakeLayout{samples: 1000, perChunk: 2, size: 100_000}, order, 10, true)

@@ -40,7 +40,7 @@ func (p *Planner) able() []*stream {
 		}
 		if c := p.candidate(s); c != nil {
 			p.ables = append(p.ables, s)
-			short = short || !s.urgent(c) && !p.fits(s, c)
+			short = short || !s.urgent(c) && !p.fits(s, c.bytes)
 		}
 	}
 	if short {

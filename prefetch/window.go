@@ -52,7 +52,7 @@ type item struct {
 	arrived int64 // of them, from somewhere
 	kept    int64 // of these, those that are in the cache
 	shared  int64 // bytes that another stream's fetch brings
-	held    int64 // of them, those of ranges that were begun
+	held    int64 // bytes of ranges that are there and let go of with it
 	found   int64 // bytes that a fetch found resident, which may be gone again any time
 	there   int64 // bytes of its pieces that were resident, and are counted on
 	readyAt Time
@@ -85,8 +85,8 @@ type hold struct {
 	found   bool     // its fetch found it resident
 	moved   int64    // bytes that its fetch brought for windows alone
 	creator StreamID // whose samples the fetch is for; others share it
-	owner   StreamID // whose window counts its bytes
-	bytes   int64
+	bytes   int64    // that windows take for it
+	claim   claim    // once it is there
 	uses    []use
 	serial  uint32 // of its use for this chunk, as holds are used again
 }

@@ -18,10 +18,8 @@ func (e *engine) retire(who int32) {
 		link = &e.attempts.at(*link).next
 	}
 	*link = a.next
-	if a.hedge {
-		e.grow(n, &e.streams[a.stream], -a.bytes)
-	}
 	if !a.demand {
+		e.grow(n, &e.streams[a.stream], -a.bytes) // what it brought is the hold's
 		delete(n.attempts, a.id)
 	}
 }

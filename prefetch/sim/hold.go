@@ -18,7 +18,8 @@ type chunkKey struct {
 	chunk   int64
 }
 
-// hold is memory that a fetch fills, from its beginning until its last sample is taken.
+// hold is what a fetch is for, from its beginning until its last sample is taken. Each of
+// its attempts fills memory of its own; that of the first one to end well is the hold's.
 type hold struct {
 	chunkKey
 	node, stream  int32
@@ -36,6 +37,7 @@ type hold struct {
 	demand        bool  // the consumer's own read, which no Decider knows
 	lingers       bool  // its stream has passed by, the Decider still needs it
 	unwanted      bool  // nobody holds it any more; it ends with its attempts
+	freed         bool  // its memory was given back
 }
 
 // attempt is a request under way for a hold.
@@ -135,9 +137,10 @@ func (e *engine) arrived(a *attempt, n *node, s *stream, ok bool) (kept bool) {
 	if h.keep && h.whole && e.cache(n, h.dataset, h.chunk, h.bytes) {
 		h.kept = true
 		s.result.KeptBytes += h.bytes
-		e.grow(n, s, -h.bytes)
+		return true
 	}
-	return h.kept
+	e.grow(n, s, h.bytes)
+	return false
 }
 
 // settle serves those who wait for a hold, once it is there or has failed.
@@ -186,19 +189,20 @@ func (e *engine) held(h *hold) bool {
 	return h.whole && n.holder != nil && n.holder.Holds(prefetch.Chunk{Dataset: n.datasets[h.dataset].id, Number: h.chunk})
 }
 
-// release gives a hold's memory back, now or when its attempts have ended.
+// release gives a hold's memory back. The hold is gone now, or when its attempts have ended.
 func (e *engine) release(at int32) {
 	h := e.holds.at(at)
 	s := &e.streams[h.stream]
+	if h.done && !h.demand && !h.kept && !h.freed {
+		h.freed = true
+		e.grow(&e.nodes[h.node], s, -h.bytes)
+	}
 	if h.attempts != 0 || h.waiters != 0 {
 		h.unwanted = true
 		return
 	}
 	s.move(e.now)
 	s.depth -= h.left
-	if !h.demand && !h.kept {
-		e.grow(&e.nodes[h.node], s, -h.bytes)
-	}
 	if h.done && !h.demand && !h.kept {
 		e.spent(h, s)
 	}

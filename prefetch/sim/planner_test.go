@@ -111,9 +111,6 @@ func withinMemory(w *World, r *Result, o *prefetch.Options, planners []*gapCount
 				}
 			}
 		}
-		if o.HedgeShare > 0 { // which bring the same a second time
-			most *= 2
-		}
 		if got := r.Nodes[node].MaxWindow; got > most {
 			return fmt.Errorf("node %d: windows of %d bytes, want at most %d", node, got, most)
 		}

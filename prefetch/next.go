@@ -88,16 +88,16 @@ func (p *Planner) begin(s *stream, f *Fetch) {
 	n := p.takeFlight()
 	n.Fetch = Fetch{
 		ID: p.last.fetch, Stream: s.id, Job: s.job.id, Chunk: Chunk{s.dataset.id, c.chunk}, Offset: c.offset, Bytes: c.bytes,
-		Needed: c.needed, Whole: c.hold != nil, Keep: c.keep, Source: s.Source, NeedBy: p.told(s.needBy(c.first)), Epoch: c.epoch, Samples: c.samples,
+		Needed: c.needed, Whole: c.hold != nil, Keep: c.keep, Source: s.Source, NeedBy: p.told(s.needBy(c.first)), Epoch: c.epoch,
 	}
 	n.seeks, n.begun, n.waiters, n.hold = s.seeks, p.now, c.waiters, c.hold
-	bytes := c.bytes
 	if h := c.hold; h != nil {
 		h.flight, h.bytes = n.ID, c.bytes
+		n.claim, n.Samples = p.claim(s, c.bytes), p.waiting(s, h.waiters).samples
 	} else {
-		bytes, n.until = p.waitedFor(c.waiters)
+		w := p.waiting(s, c.waiters)
+		n.claim, n.Samples, n.until = p.claim(s, w.bytes), w.samples, w.last
 	}
-	n.claim = p.claim(s, bytes)
 	p.listRange(n, s.dataset)
 	s.metrics.Fetches++
 	s.job.flights++
@@ -107,14 +107,26 @@ func (p *Planner) begin(s *stream, f *Fetch) {
 	*f = n.Fetch
 }
 
-// waitedFor is how many bytes of a range samples wait for, and the last of them.
-func (p *Planner) waitedFor(list int32) (bytes, last int64) {
-	last = -1
+// awaited is what samples of a stream wait for on a list.
+type awaited struct {
+	bytes   int64 // of all, also of those that were taken by a reader that did not wait
+	last    int64 // turn
+	samples int32 // that are not taken yet
+}
+
+func (p *Planner) waiting(s *stream, list int32) awaited {
+	a := awaited{last: -1}
 	for at := list; at != 0; at = p.scratch.waiters[at-1].next {
 		w := &p.scratch.waiters[at-1]
-		bytes, last = bytes+w.bytes, max(last, w.turn)
+		if w.stream != s.id || w.seeks != s.seeks {
+			continue
+		}
+		a.bytes, a.last = a.bytes+w.bytes, max(a.last, w.turn)
+		if w.turn >= s.taken {
+			a.samples++
+		}
 	}
-	return bytes, last
+	return a
 }
 
 func (p *Planner) start(n *flight) {

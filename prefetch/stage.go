@@ -265,7 +265,7 @@ func (p *Planner) candidateOf(s *stream, g *pieceGroup, h *hold, keep bool) {
 	x := &p.scratch
 	x.fresh = append(x.fresh, candidate{
 		chunk: g.chunk, bytes: g.size, needed: min(g.needed, g.size), first: x.linked[g.first].turn, last: x.linked[g.last].turn,
-		samples: g.count, hold: h, serial: h.serial, keep: keep, epoch: s.stagedEpoch,
+		hold: h, serial: h.serial, keep: keep, epoch: s.stagedEpoch,
 	})
 }
 
@@ -330,7 +330,6 @@ func (p *Planner) stageRanges(s *stream, g *pieceGroup) {
 		c.needed += own
 		c.bytes = max(end, l.Offset+l.Bytes) - c.offset
 		c.first, c.last = min(c.first, l.turn), max(c.last, l.turn)
-		c.samples++
 		it := s.items.at(int(l.turn - s.taken))
 		it.bytes += own
 		p.addWaiter(&c.waiters, s, l.turn, own)

@@ -64,7 +64,6 @@ type candidate struct {
 	offset, bytes int64
 	needed        int64
 	first, last   int64 // turns of the samples that wait for it
-	samples       int32
 	waiters       int32 // list of them
 	epoch         int64
 	hold          *hold // whole chunks

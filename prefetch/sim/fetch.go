@@ -108,7 +108,7 @@ type want struct{ position, bytes int64 }
 func (e *engine) covered(s *stream, l *Layout, h *hold, sample, p int64) bool {
 	for at := e.nodes[s.spec.Node].holds[h.chunkKey]; at != 0; at = e.holds.at(at).next {
 		other := e.holds.at(at)
-		if other.stream == s.index && !other.unwanted && other.until >= p &&
+		if other.stream == s.index && !other.demand && !other.unwanted && other.until >= p &&
 			l.overlap(sample, h.chunk, other.offset, other.bytes) == l.overlap(sample, h.chunk, 0, math.MaxInt64/4) {
 			return true
 		}

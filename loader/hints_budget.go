@@ -121,13 +121,7 @@ func (p *purse) wake() {
 	p.paid.moved.Broadcast()
 }
 
-// pay takes bytes from the purse before they are fetched; false if it has not so many.
-func (p *purse) pay(bytes int64) bool {
-	p.paid.Lock()
-	defer p.paid.Unlock()
-	return p.payLocked(bytes)
-}
-
+// payLocked takes bytes from the purse before they are fetched; false if it has not so many.
 func (p *purse) payLocked(bytes int64) bool {
 	if bytes > p.budget-p.paid.bytes {
 		return false

@@ -108,7 +108,7 @@ func (d *virtualDriver) issue() {
 		took, refused := d.took, false
 		if d.resident(f.Chunk.Number) {
 			took = 0
-		} else if refused = !d.stream.pay(f.Bytes); refused { // as budgeted does
+		} else if refused = !d.stream.payLocked(f.Bytes); refused { // as budgeted does; nobody else is here
 			took = 0
 		}
 		d.flights = append(d.flights, flight{f, d.now + prefetch.Time(took), refused})

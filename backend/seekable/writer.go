@@ -149,29 +149,9 @@ func (w *Writer) finish(name string, of *backend.Object) error {
 // Abort removes the unfinished file. After Finish it does nothing.
 func (w *Writer) Abort() {
 	// Nothing to report: the file may be closed or renamed, and one that stays is
-	// removed when the daemon starts.
+	// removed before its dataset is scanned again.
 	_ = w.file.Close()
 	_ = os.Remove(w.file.Name())
-}
-
-// RemoveExcept removes the files of dir that keep, given a name, does not want, and
-// returns how many. Files whose names no Writer gives stay.
-func RemoveExcept(dir string, keep func(name string) bool) (removed int, err error) {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return 0, fileError("list", dir, err)
-	}
-	for _, e := range entries {
-		if !namePattern.MatchString(e.Name()) || keep(e.Name()) {
-			continue
-		}
-		if problem := os.Remove(filepath.Join(dir, e.Name())); problem != nil && !errors.Is(problem, os.ErrNotExist) {
-			err = errors.Join(err, fileError("remove", e.Name(), problem))
-			continue
-		}
-		removed++
-	}
-	return removed, err
 }
 
 // syncDirectory makes a rename in dir durable.

@@ -171,24 +171,6 @@ func TestExamineTellsWhatAFileHolds(t *testing.T) {
 	wantKind(t, err, backend.NotFound)
 }
 
-func TestRemoveExceptKeepsWhatItIsToldAndWhatIsNotIts(t *testing.T) {
-	dir := t.TempDir()
-	a, b := put(t, dir, "a", []byte("a")), put(t, dir, "b", []byte("b"))
-	if err := os.WriteFile(filepath.Join(dir, "dataset.json"), nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	kept := filepath.Base(fileOf(dir, &a))
-	n, err := RemoveExcept(dir, func(name string) bool { return name == kept })
-	if err != nil || n != 1 {
-		t.Errorf("%d removed, %v", n, err)
-	}
-	for path, want := range map[string]bool{fileOf(dir, &a): true, fileOf(dir, &b): false, filepath.Join(dir, "dataset.json"): true} {
-		if _, err := os.Stat(path); (err == nil) != want {
-			t.Errorf("%s: %v, want it there: %v", path, err, want)
-		}
-	}
-}
-
 func TestNamesTellVersionsApartAndNotMachines(t *testing.T) {
 	o := backend.Object{Origin: "file:1:2", Name: []byte("a.tar"), Version: backend.Version{Device: 1, Inode: 2, Size: 3, ModifiedNs: 4, ChangedNs: 5}}
 	name := NameOf("unpacked", &o)

@@ -86,21 +86,6 @@ func SecondDatasetScenario() *World {
 	return w
 }
 
-// CostScenario is for measuring what planning costs: jobs that read one dataset in orders
-// of their own, 64 samples a chunk, in batches of 256, from a quick source, with room for
-// a quarter of it in the cache. Each reads limit samples of it.
-func CostScenario(samples int64, jobs int, limit int64) *World {
-	w := &World{Seed: 5, Links: []LinkSpec{{}}}
-	w.Nodes = []NodeSpec{originNode(Lognormal{time.Millisecond, 0.5}, 0, samples/4*scenarioSample)}
-	dataset := w.addDataset(LayoutSpec{Samples: samples, SampleBytes: scenarioSample, SamplesPerChunk: 64}, true)
-	for i := range jobs {
-		s := w.stream(dataset, uint64(i), 100*time.Microsecond)
-		s.Batch, s.Limit = 256, limit
-		w.Jobs = append(w.Jobs, JobSpec{Streams: []StreamSpec{s}})
-	}
-	return w
-}
-
 // ClusterScenario is one job with a rank on each of several nodes. The nodes share the
 // origin's link, of linkFactor times what they need, and each has a cache of a quarter of
 // the dataset.

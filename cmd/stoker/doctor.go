@@ -61,7 +61,7 @@ every line.`,
 	set := command.Flags()
 	set.StringArrayVar(&flags.directories, "dir", nil, "look at this directory (may be repeated; default: those of --config, else of the running stokerd)")
 	a.must(command.MarkFlagDirname("dir"))
-	set.StringVar(&flags.file, "config", "", "stokerd's configuration, for its flash devices")
+	set.StringVar(&flags.file, "config", "", "stokerd's configuration, for its flash devices and GPU libraries")
 	a.must(command.MarkFlagFilename("config", "yaml", "yml"))
 	a.addChoice(command, &flags.gds, "gds", "auto", "what is asked of this machine", []string{"auto", "require", "off"})
 	set.Var(&flags.slabs, "slabs", "GPU memory that slabs are to take, each GPU")
@@ -113,13 +113,17 @@ func (a *app) keepOutput() error {
 }
 
 func (a *app) doctor(ctx context.Context, flags *doctorFlags) error {
-	directories, err := a.doctorDirectories(ctx, flags)
+	cfg, err := a.doctorConfig(flags.file)
 	if err != nil {
 		return err
 	}
 	options := doctor.Options{
-		Lookup: a.environment.Lookup, Directories: directories,
-		Wanted: doctor.Wanted{GDS: flags.gds, SlabBytes: int64(flags.slabs)},
+		Lookup: a.environment.Lookup, Directories: a.doctorDirectories(ctx, flags, &cfg),
+		Libraries: doctor.Libraries{CUDA: cfg.GPU.CUDALibrary, CuFile: cfg.GPU.CuFileLibrary},
+		Wanted:    doctor.Wanted{GDS: flags.gds, SlabBytes: int64(flags.slabs)},
+	}
+	if err := ctx.Err(); err != nil {
+		return err
 	}
 	if flags.prove {
 		own, err := os.Executable()
@@ -148,24 +152,35 @@ func (a *app) doctor(ctx context.Context, flags *doctorFlags) error {
 	return verdictFailure(&report.Verdict)
 }
 
+// doctorConfig reads the daemon's configuration, if a file is given.
+func (a *app) doctorConfig(file string) (config.Config, error) {
+	if file == "" {
+		return config.Config{}, nil
+	}
+	cfg, err := config.Load(file, a.environment)
+	if err == nil {
+		cfg.Complete(a.environment)
+		err = cfg.Validate()
+	}
+	if err != nil {
+		return config.Config{}, &failure{Code: string(api.CodeInvalid), What: "the configuration cannot be used", Where: file, Why: err.Error(), exit: exitError}
+	}
+	return cfg, nil
+}
+
 // doctorDirectories are those that are given, else the configuration's, else those of the
 // stokerd that runs. None is no error: whoever has no cache yet asks as well.
-func (a *app) doctorDirectories(ctx context.Context, flags *doctorFlags) ([]string, error) {
-	if len(flags.directories) > 0 {
-		return flags.directories, nil
+func (a *app) doctorDirectories(ctx context.Context, flags *doctorFlags, cfg *config.Config) (directories []string) {
+	switch {
+	case len(flags.directories) > 0:
+		return flags.directories
+	case flags.file == "":
+		return a.flashDirectories(ctx)
 	}
-	if flags.file != "" {
-		cfg, err := config.Load(flags.file, a.environment)
-		if err != nil {
-			return nil, &failure{Code: string(api.CodeInvalid), What: "the configuration cannot be used", Where: flags.file, Why: err.Error(), exit: exitError}
-		}
-		var directories []string
-		for _, device := range cfg.Flash.Devices {
-			directories = append(directories, device.Path)
-		}
-		return directories, nil
+	for _, device := range cfg.Flash.Devices {
+		directories = append(directories, device.Path)
 	}
-	return a.flashDirectories(ctx), ctx.Err()
+	return directories
 }
 
 // flashDirectories are those of the stokerd that runs, if one does and answers.

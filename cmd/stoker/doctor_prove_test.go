@@ -17,17 +17,34 @@ import (
 	"github.com/stokerio/stoker/cufile/stub"
 )
 
-// The other process is this program, started with the hidden verb.
+// The other process is this program, started with the hidden verb. The environment or the
+// configuration says where the libraries are.
 func TestDoctorProvesWithASecondProcess(t *testing.T) {
 	libraries, err := stub.Cached(stub.Options{Version: stub.V1_15})
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Setenv("STOKER_CUDA_LIB", libraries.CUDA)
-	t.Setenv("STOKER_CUFILE_LIB", libraries.CUFile)
 	t.Setenv("STOKER_STUB_QUIET", "1")
 	t.Setenv("CUFILE_ENV_PATH_JSON", "")
-	got := newPlace(t).run(t, "doctor", "--prove", "--json", "--python", "", "--dir", t.TempDir())
+	t.Run("environment", func(t *testing.T) {
+		t.Setenv("STOKER_CUDA_LIB", libraries.CUDA)
+		t.Setenv("STOKER_CUFILE_LIB", libraries.CUFile)
+		provesSharing(t)
+	})
+	t.Run("configuration", func(t *testing.T) {
+		t.Setenv("STOKER_CUDA_LIB", "/nowhere/libcuda.so.1") // the configuration goes before it
+		file := filepath.Join(t.TempDir(), "stokerd.yaml")
+		text := "gpu: {cuda_library: " + libraries.CUDA + ", cufile_library: " + libraries.CUFile + "}\n"
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		provesSharing(t, "--config", file)
+	})
+}
+
+func provesSharing(t *testing.T, arguments ...string) {
+	t.Helper()
+	got := newPlace(t).run(t, append([]string{"doctor", "--prove", "--json", "--python", "", "--dir", t.TempDir()}, arguments...)...)
 	var report doctor.Report
 	if err := json.Unmarshal([]byte(got.out), &report); err != nil || got.code != exitOK {
 		t.Fatalf("%+v: %v", got, err)

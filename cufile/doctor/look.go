@@ -17,10 +17,15 @@ type Options struct {
 	Lookup func(name string) (string, bool)
 	// Directories are those in which chunks are kept, or will be.
 	Directories []string
-	Wanted      Wanted
+	// Libraries say where those of the GPU are, if not where cufile.Open looks itself.
+	Libraries Libraries
+	Wanted    Wanted
 	// Prove is nil if nothing is to be tried.
 	Prove *Prove
 }
+
+// Libraries are paths, "" for what [cufile.Options] says.
+type Libraries struct{ CUDA, CuFile string }
 
 // Prove says how probes are made. They take a GPU context (about 500 MiB of its memory)
 // in two processes, files of 16 MiB, and of 256 MiB in the first directory, while they
@@ -43,12 +48,12 @@ func Look(ctx context.Context, o Options) (*Machine, error) {
 	for _, path := range o.Directories {
 		m.Directories = append(m.Directories, lookAt(path))
 	}
-	driver := m.openGPU()
+	driver := m.openGPU(o.Libraries)
 	if driver == nil {
 		return m, nil
 	}
 	if o.Prove != nil && m.hasGPU() {
-		m.Probes = m.prove(ctx, driver, o.Prove)
+		m.Probes = m.prove(ctx, driver, &o)
 	}
 	if err := driver.Close(); err != nil {
 		return m, fmt.Errorf("close the GPU's driver: %w", err)
@@ -58,8 +63,8 @@ func Look(ctx context.Context, o Options) (*Machine, error) {
 
 // openGPU loads the libraries. The caller closes the driver; it is nil where there is
 // none.
-func (m *Machine) openGPU() *cufile.Driver {
-	driver, err := openAny(&m.GPU.StorageErr)
+func (m *Machine) openGPU(from Libraries) *cufile.Driver {
+	driver, err := openAny(from, &m.GPU.StorageErr)
 	if err != nil {
 		m.GPU.Err = err
 		return nil
@@ -80,18 +85,24 @@ func (m *Machine) openGPU() *cufile.Driver {
 
 // openAny opens both libraries; where the storage library refuses to start without its
 // compatibility mode, with that, to ask which version it is; else the driver alone.
-func openAny(storageErr *error) (*cufile.Driver, error) {
-	driver, err := cufile.Open(cufile.Options{Statistics: statisticsByRoute})
+func openAny(from Libraries, storageErr *error) (*cufile.Driver, error) {
+	o := cufile.Options{Device: from.CUDA, Storage: from.CuFile}
+	counting := o
+	counting.Statistics = statisticsByRoute
+	driver, err := cufile.Open(counting)
 	if err == nil || errors.Is(err, cufile.ErrNoCgo) || errors.Is(err, cufile.ErrNoDriver) {
 		return driver, err
 	}
 	*storageErr = err
 	if refused(err) {
-		if driver, err := cufile.Open(cufile.Options{Parameters: cufile.Parameters{AllowCompat: true}}); err == nil {
+		allowing := o
+		allowing.Parameters.AllowCompat = true
+		if driver, err := cufile.Open(allowing); err == nil {
 			return driver, nil
 		}
 	}
-	return cufile.Open(cufile.Options{NoStorage: true})
+	o.NoStorage = true
+	return cufile.Open(o)
 }
 
 // refused tells a storage library that works, and has no route, from one that does not.

@@ -13,10 +13,10 @@ import (
 const probeTimeout = time.Minute
 
 // prove tries for real what the lines before only read about.
-func (m *Machine) prove(ctx context.Context, driver *cufile.Driver, o *Prove) *Probes {
+func (m *Machine) prove(ctx context.Context, driver *cufile.Driver, o *Options) *Probes {
 	probes := &Probes{}
 	for i := range m.GPU.Devices {
-		probes.Sharing = append(probes.Sharing, proveSharing(ctx, driver, &m.GPU.Devices[i], o.Peer))
+		probes.Sharing = append(probes.Sharing, proveSharing(ctx, driver, &m.GPU.Devices[i], o.other(o.Prove.Peer)))
 	}
 	device := &m.GPU.Devices[0]
 	for i := range m.Directories {
@@ -28,8 +28,8 @@ func (m *Machine) prove(ctx context.Context, driver *cufile.Driver, o *Prove) *P
 	if len(m.Directories) > 0 && !m.GPU.Versions.Stub {
 		probes.Speed = m.sampleSpeed(ctx, driver, device, &m.Directories[0])
 	}
-	if o.Python != "" {
-		probes.Python = provePython(ctx, driver, device, o.Python)
+	if o.Prove.Python != "" {
+		probes.Python = provePython(ctx, driver, device, o.other([]string{o.Prove.Python, "-c", pythonProbe}))
 	}
 	return probes
 }

@@ -21,8 +21,8 @@ type pythonAnswer struct {
 }
 
 // provePython has an interpreter make a tensor over a slab of this process.
-func provePython(ctx context.Context, driver *cufile.Driver, info *cufile.DeviceInfo, interpreter string) (p PythonProbe) {
-	p.Interpreter = interpreter
+func provePython(ctx context.Context, driver *cufile.Driver, info *cufile.DeviceInfo, interpreter other) (p PythonProbe) {
+	p.Interpreter = interpreter.command[0]
 	device, err := driver.Device(info.UUID)
 	if err != nil {
 		p.Err = err.Error()
@@ -41,7 +41,7 @@ func provePython(ctx context.Context, driver *cufile.Driver, info *cufile.Device
 		return p
 	}
 	var answer pythonAnswer
-	if err := share(ctx, slab, []string{interpreter, "-c", pythonProbe}, &answer); err != nil {
+	if err := share(ctx, slab, interpreter, &answer); err != nil {
 		p.Err = err.Error()
 		return p
 	}

@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"time"
 
@@ -41,6 +42,21 @@ func checksum(p []byte) uint32 { return crc32.Checksum(p, crc32.MakeTable(crc32.
 
 // ieee is the CRC32 that Python's zlib has.
 func ieee(p []byte) uint32 { return crc32.ChecksumIEEE(p) }
+
+// other is the command of another process that maps a slab, and what its environment has
+// beside this one's.
+type other struct {
+	command     []string
+	environment []string
+}
+
+// other has the other process load the driver from where this one does.
+func (o *Options) other(command []string) other {
+	if o.Libraries.CUDA == "" {
+		return other{command: command}
+	}
+	return other{command, []string{cufile.DeviceLibraryVariable + "=" + o.Libraries.CUDA}}
+}
 
 // mapped is what the other process says, as one line of JSON.
 type mapped struct {
@@ -107,7 +123,7 @@ func socketOf(descriptor uintptr) (*net.UnixConn, error) {
 	return conn.(*net.UnixConn), nil // its domain says so
 }
 
-func proveSharing(ctx context.Context, driver *cufile.Driver, info *cufile.DeviceInfo, peer []string) (p SharingProbe) {
+func proveSharing(ctx context.Context, driver *cufile.Driver, info *cufile.DeviceInfo, peer other) (p SharingProbe) {
 	p.Device = info.UUID.String()
 	device, err := driver.Device(info.UUID)
 	if err != nil {
@@ -131,7 +147,8 @@ func proveSharing(ctx context.Context, driver *cufile.Driver, info *cufile.Devic
 		return p
 	}
 	var answer mapped
-	if err := share(ctx, slab, append(peer[:len(peer):len(peer)], p.Device), &answer); err != nil {
+	peer.command = append(slices.Clone(peer.command), p.Device)
+	if err := share(ctx, slab, peer, &answer); err != nil {
 		p.Err = err.Error()
 	} else if answer.Error != "" {
 		p.Err = answer.Error
@@ -143,7 +160,7 @@ func proveSharing(ctx context.Context, driver *cufile.Driver, info *cufile.Devic
 
 // share starts a command, sends it a slab over its descriptor 3, and reads the JSON that
 // it prints into answer. The command is over when share returns.
-func share(ctx context.Context, slab *cufile.Slab, command []string, answer any) error {
+func share(ctx context.Context, slab *cufile.Slab, to other, answer any) error {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
 	ours, theirs, err := socketPair()
@@ -152,23 +169,24 @@ func share(ctx context.Context, slab *cufile.Slab, command []string, answer any)
 	}
 	defer ours.Close()
 	var out, errs bytes.Buffer
-	other := exec.CommandContext(ctx, command[0], command[1:]...)
-	other.ExtraFiles, other.Stdout, other.Stderr = []*os.File{theirs}, &out, &errs
-	other.WaitDelay = waitDelay
-	err = other.Start()
+	command := exec.CommandContext(ctx, to.command[0], to.command[1:]...)
+	command.Env = append(os.Environ(), to.environment...)
+	command.ExtraFiles, command.Stdout, command.Stderr = []*os.File{theirs}, &out, &errs
+	command.WaitDelay = waitDelay
+	err = command.Start()
 	theirs.Close()
 	if err != nil {
-		return fmt.Errorf("start %s: %w", command[0], err)
+		return fmt.Errorf("start %s: %w", to.command[0], err)
 	}
 	if deadline, ok := ctx.Deadline(); ok {
 		_ = ours.SetDeadline(deadline) // without it the command's end unblocks the send
 	}
 	sendErr := cufile.SendSlab(ours, slab)
-	if err := other.Wait(); err != nil {
-		return fmt.Errorf("%s: %w%s", command[0], err, lastLine(errs.String()))
+	if err := command.Wait(); err != nil {
+		return fmt.Errorf("%s: %w%s", to.command[0], err, lastLine(errs.String()))
 	}
 	if err := json.Unmarshal([]byte(lastOf(out.String())), answer); err != nil { // libraries print too
-		return fmt.Errorf("%s printed no answer: %w%s", command[0], errors.Join(sendErr, err), lastLine(errs.String()))
+		return fmt.Errorf("%s printed no answer: %w%s", to.command[0], errors.Join(sendErr, err), lastLine(errs.String()))
 	}
 	return nil
 }

@@ -50,6 +50,10 @@ type Config struct {
 	// Chunks kept on local flash, across restarts. Sessions do not read through it yet.
 	Flash Flash `yaml:"flash"`
 
+	// Libraries for reading into GPU memory. stoker doctor --config loads them from
+	// there; sessions do not read into GPUs yet.
+	GPU GPU `yaml:"gpu"`
+
 	// The HTTP API. api.sock is always served, to the daemon's own user and root.
 	API API `yaml:"api"`
 
@@ -184,6 +188,18 @@ type FlashDevice struct {
 
 	// What its files may take together, bytes. 0: nine tenths of what is free.
 	Limit Bytes `yaml:"limit"`
+}
+
+// GPU says where the libraries of GPUs are.
+type GPU struct {
+	// Absolute path of the GPU driver's library. Empty: what STOKER_CUDA_LIB names,
+	// else libcuda.so.1 where programs find it.
+	CUDALibrary string `yaml:"cuda_library"`
+
+	// Absolute path of the storage library of GPUDirect Storage. Empty: what
+	// STOKER_CUFILE_LIB names, else libcufile.so.0 where programs find it, else
+	// below /usr/local/cuda.
+	CuFileLibrary string `yaml:"cufile_library"`
 }
 
 // API configures the HTTP API beyond its Unix socket.

@@ -53,6 +53,8 @@ flash:
     - {path: /nvme0/stoker, limit: 800GiB}
     - path: /nvme1/stoker
   scrub_rate: 1MiB
+gpu:
+  cufile_library: /opt/cuda/lib64/libcufile.so.0
 pyroscope:
   tags: {rack: r7}
 `, 0o644)
@@ -70,6 +72,7 @@ pyroscope:
 	want.ShutdownTimeout = 90 * time.Second
 	want.Flash.Devices = []FlashDevice{{Path: "/nvme0/stoker", Limit: 800 << 30}, {Path: "/nvme1/stoker"}}
 	want.Flash.ScrubRate = 1 << 20
+	want.GPU.CuFileLibrary = "/opt/cuda/lib64/libcufile.so.0"
 	want.Pyroscope.Tags = map[string]string{"rack": "r7"}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got\n%+v, want\n%+v", got, want)
@@ -222,6 +225,7 @@ func TestValidateReportsEveryConflictAtOnce(t *testing.T) {
 	cfg.IO = IO{ColdReads: 0, OpenFiles: -1}
 	cfg.Prefetch.WindowBytes, cfg.Prefetch.Workers, cfg.Prefetch.Epsilon, cfg.Prefetch.HedgeShare = 1, 0, math.NaN(), math.Inf(1)
 	cfg.Flash = Flash{ScrubRate: 1, Devices: []FlashDevice{{Path: "nvme", Limit: 1}}}
+	cfg.GPU = GPU{CUDALibrary: "libcuda.so.1", CuFileLibrary: "/lib\x00cufile.so.0"}
 	cfg.API = API{Listen: "0.0.0.0:80"}
 	cfg.Pyroscope = Pyroscope{ServerAddress: "http://ada:hunter2@host", BasicAuthUser: "u"}
 	cfg.ShutdownTimeout = time.Hour
@@ -235,6 +239,7 @@ func TestValidateReportsEveryConflictAtOnce(t *testing.T) {
 		"session.batch_bytes_max", "session.sessions_per_client_max", "session.message_rate_max", "io.cold_reads", "io.open_files",
 		"prefetch.window_bytes", "prefetch.workers", "prefetch.epsilon", "prefetch.hedge_share",
 		"flash.sync_interval", "flash.scrub_rate", "flash.devices[0].path", "flash.devices[0].limit",
+		"gpu.cuda_library", "gpu.cufile_library",
 		"api.listen", "api.requests_per_second", "pyroscope.server_address", "pyroscope.basic_auth_user", "pyroscope.application_name", "shutdown_timeout",
 	} {
 		if !strings.Contains(text, "\n  "+field+": ") {

@@ -63,6 +63,7 @@ func (c *Config) Validate() error {
 	p.within("io.open_files", int64(c.IO.OpenFiles), 0, 1<<20)
 	c.Prefetch.validate(&p)
 	c.validateFlash(&p)
+	c.GPU.validate(&p)
 	c.API.validate(&p)
 	c.Pyroscope.validate(&p)
 	if c.ShutdownTimeout < 100*time.Millisecond || c.ShutdownTimeout > 10*time.Minute {
@@ -184,6 +185,16 @@ func (c *Config) validateDevice(p *problems, field string, d FlashDevice, before
 func contains(directory, path string) bool {
 	within, err := filepath.Rel(directory, path)
 	return err == nil && within != ".." && !strings.HasPrefix(within, "../")
+}
+
+func (g GPU) validate(p *problems) {
+	for _, library := range []struct{ field, path string }{
+		{"gpu.cuda_library", g.CUDALibrary}, {"gpu.cufile_library", g.CuFileLibrary},
+	} {
+		if library.path != "" && (!filepath.IsAbs(library.path) || strings.ContainsRune(library.path, 0)) {
+			p.add(library.field, "%q is no absolute path", library.path)
+		}
+	}
 }
 
 func (a API) validate(p *problems) {

@@ -23,29 +23,19 @@ type pythonAnswer struct {
 // provePython has an interpreter make a tensor over a slab of this process.
 func provePython(ctx context.Context, driver *cufile.Driver, info *cufile.DeviceInfo, interpreter other) (p PythonProbe) {
 	p.Interpreter = interpreter.command[0]
-	device, err := driver.Device(info.UUID)
+	device, slab, err := filledSlab(driver, info)
 	if err != nil {
 		p.Err = err.Error()
 		return p
 	}
 	defer closing(&p.Err, device.Close)
-	slab, err := device.NewSlab(sharedBytes)
-	if err != nil {
-		p.Err = err.Error()
-		return p
-	}
 	defer closing(&p.Err, slab.Close)
-	pattern := sharedPattern()
-	if err := slab.CopyIn(pattern, 0); err != nil {
-		p.Err = err.Error()
-		return p
-	}
 	var answer pythonAnswer
 	if err := share(ctx, slab, interpreter, &answer); err != nil {
 		p.Err = err.Error()
 		return p
 	}
 	p.Python, p.Torch, p.Err = answer.Python, answer.Torch, answer.Error
-	p.Tensor = answer.Error == "" && answer.Checksum == ieee(pattern)
+	p.Tensor = answer.Error == "" && answer.Checksum == ieee(sharedPattern())
 	return p
 }

@@ -123,28 +123,35 @@ func socketOf(descriptor uintptr) (*net.UnixConn, error) {
 	return conn.(*net.UnixConn), nil // its domain says so
 }
 
+// filledSlab makes a slab that holds the pattern. The caller closes it, and then the
+// device.
+func filledSlab(driver *cufile.Driver, info *cufile.DeviceInfo) (*cufile.Device, *cufile.Slab, error) {
+	device, err := driver.Device(info.UUID)
+	if err != nil {
+		return nil, nil, err
+	}
+	slab, err := device.NewSlab(sharedBytes)
+	if err != nil {
+		return nil, nil, errors.Join(err, device.Close())
+	}
+	if err := slab.CopyIn(sharedPattern(), 0); err != nil {
+		return nil, nil, errors.Join(err, slab.Close(), device.Close())
+	}
+	return device, slab, nil
+}
+
 func proveSharing(ctx context.Context, driver *cufile.Driver, info *cufile.DeviceInfo, peer other) (p SharingProbe) {
 	p.Device = info.UUID.String()
-	device, err := driver.Device(info.UUID)
+	device, slab, err := filledSlab(driver, info)
 	if err != nil {
 		p.Err = err.Error()
 		return p
 	}
 	defer closing(&p.Err, device.Close)
-	slab, err := device.NewSlab(sharedBytes)
-	if err != nil {
-		p.Err = err.Error()
-		return p
-	}
 	defer closing(&p.Err, slab.Close)
 	p.Way = "legacy IPC"
 	if slab.Kind() == cufile.SlabVMM {
 		p.Way = "descriptor"
-	}
-	pattern := sharedPattern()
-	if err := slab.CopyIn(pattern, 0); err != nil {
-		p.Err = err.Error()
-		return p
 	}
 	var answer mapped
 	peer.command = append(slices.Clone(peer.command), p.Device)
@@ -152,7 +159,7 @@ func proveSharing(ctx context.Context, driver *cufile.Driver, info *cufile.Devic
 		p.Err = err.Error()
 	} else if answer.Error != "" {
 		p.Err = answer.Error
-	} else if want := checksum(pattern); answer.Checksum != want {
+	} else if want := checksum(sharedPattern()); answer.Checksum != want {
 		p.Err = fmt.Sprintf("it saw other bytes: CRC32C %08x, want %08x", answer.Checksum, want)
 	}
 	return p

@@ -76,7 +76,8 @@ var prefetchFigures = []FigureText{
 	{"many_ranks_stall_share", "ratio", "share of its time that the worst of 32 ranks of 8 jobs waits: a sample a chunk of 8 MiB, windows of 1 GiB together", atMost(stallGoal)},
 	{"many_ranks_stall_share_fixed_2", "ratio", "the same with windows of two samples", nil},
 	{"many_ranks_stall_share_small", "ratio", "the stall share with 84 samples a chunk", atMost(stallGoal)},
-	{"many_ranks_stall_share_small_fixed", "ratio", "the same with windows of 128 samples", nil},
+	{"many_ranks_stall_share_small_even", "ratio", "the same with windows that divide the memory evenly, each sample a request of its own: 84 times as many requests, which cost nothing in this world", nil},
+	{"many_ranks_stall_share_small_roomy", "ratio", "the stall share with 1.5 GiB: whole chunks stay until their last sample is taken", nil},
 
 	{"plan_us_per_sample", "µs", "CPU time of planning, orders and places included: 10^8 samples, 8 jobs; the worse of 1 and 64 samples a chunk", atMost(2)},
 	{"plan_bytes_per_chunk", "bytes", "memory of the planner, in that case", atMost(24)},

@@ -41,6 +41,9 @@ func stoker(windowBytes int64) namedDeciders {
 	return namedDeciders{"stoker", sim.Planners(prefetch.Options{WindowBytes: windowBytes})}
 }
 
+// roomy has half as much memory again as windows have by default.
+func roomy() namedDeciders { return namedDeciders{"stoker, 1.5 GiB", stoker(3 << 29).by} }
+
 // fixed is a window of so many samples.
 func fixed(samples int64) namedDeciders {
 	return namedDeciders{fmt.Sprintf("window of %d", samples), sim.FixedDepths(samples)}
@@ -61,6 +64,9 @@ const (
 	nearlyAll = 0.99
 	// smallSamples is how many samples of 100 KB a chunk of 8 MiB holds.
 	smallSamples = 84
+	// evenPart is how many such samples each of 32 ranks has in an even part of 1 GiB, if
+	// each is a request of its own.
+	evenPart = 335
 )
 
 // shares plays jobs that leave to others what is theirs.
@@ -103,8 +109,11 @@ func (b *prefetchBench) chunks(ctx context.Context) error {
 			[]measured{{"many_ranks_stall_share", "stoker", "stalled"}, {"many_ranks_stall_share_fixed_2", fixed(2).name, "stalled"}},
 		},
 		{
-			fmt.Sprintf("32 ranks, %d a chunk", smallSamples), ranks(smallSamples), []namedDeciders{stoker(0), fixed(hiding)},
-			[]measured{{"many_ranks_stall_share_small", "stoker", "stalled"}, {"many_ranks_stall_share_small_fixed", fixed(hiding).name, "stalled"}},
+			fmt.Sprintf("32 ranks, %d a chunk", smallSamples), ranks(smallSamples), []namedDeciders{stoker(0), roomy(), fixed(evenPart)},
+			[]measured{
+				{"many_ranks_stall_share_small", "stoker", "stalled"}, {"many_ranks_stall_share_small_even", fixed(evenPart).name, "stalled"},
+				{"many_ranks_stall_share_small_roomy", roomy().name, "stalled"},
+			},
 		},
 	})
 }

@@ -20,7 +20,7 @@ var (
 	ErrUnsupported = errors.New("not supported here")
 	// ErrInUse: something that stands on this is still open.
 	ErrInUse = errors.New("still in use")
-	// ErrClosed: it was closed before.
+	// ErrClosed: it was closed before, or a Close of it has begun and failed.
 	ErrClosed = errors.New("already closed")
 	// ErrReadOnly: the slab was received without the right to write.
 	ErrReadOnly = errors.New("slab is mapped read-only")

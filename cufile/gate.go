@@ -12,6 +12,7 @@ import (
 // use goes away. Where two gates are entered, the file's comes before the slab's.
 type gate struct {
 	lock    sync.RWMutex
+	ending  bool // shut has begun: what its owner held may be half gone
 	closed  bool
 	tenants struct {
 		sync.Mutex
@@ -22,7 +23,7 @@ type gate struct {
 // enter must be followed by leave if it answers true.
 func (g *gate) enter() bool {
 	g.lock.RLock()
-	if g.closed {
+	if g.ending {
 		g.lock.RUnlock()
 		return false
 	}
@@ -35,25 +36,29 @@ func (g *gate) leave() { g.lock.RUnlock() }
 func (g *gate) alone(f func() error) error {
 	g.lock.Lock()
 	defer g.lock.Unlock()
-	if g.closed {
+	if g.ending {
 		return ErrClosed
 	}
 	return f()
 }
 
 // shut runs f alone and closes the gate if f succeeds. It refuses while there are
-// tenants.
+// tenants. Where f fails nobody comes in any more, but shut may be called again.
 func (g *gate) shut(f func() error) error {
-	return g.alone(func() error {
-		if err := g.inUse(); err != nil {
-			return err
-		}
-		if err := f(); err != nil {
-			return err
-		}
-		g.closed = true
-		return nil
-	})
+	g.lock.Lock()
+	defer g.lock.Unlock()
+	if g.closed {
+		return ErrClosed
+	}
+	if err := g.inUse(); err != nil {
+		return err
+	}
+	g.ending = true
+	if err := f(); err != nil {
+		return err
+	}
+	g.closed = true
+	return nil
 }
 
 // moveIn is called between enter and leave, so that shut sees the tenant or the

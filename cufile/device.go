@@ -28,10 +28,13 @@ func (d *Driver) Device(uuid UUID) (*Device, error) {
 		return nil, err
 	}
 	handle, s := d.table.retain(info.Ordinal)
+	g := &Device{driver: d, info: info, handle: handle}
 	if s.failed() {
+		if handle.context != 0 { // undoing it failed, too
+			d.gate.abandon(g)
+		}
 		return nil, s.error(uuid.String())
 	}
-	g := &Device{driver: d, info: info, handle: handle}
 	d.gate.moveIn(g, "GPU "+uuid.String())
 	return g, nil
 }

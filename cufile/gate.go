@@ -2,6 +2,7 @@ package cufile
 
 import (
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"sync"
@@ -16,7 +17,8 @@ type gate struct {
 	closed  bool
 	tenants struct {
 		sync.Mutex
-		names map[any]string
+		names     map[any]string
+		abandoned []io.Closer
 	}
 }
 
@@ -42,8 +44,9 @@ func (g *gate) alone(f func() error) error {
 	return f()
 }
 
-// shut runs f alone and closes the gate if f succeeds. It refuses while there are
-// tenants. Where f fails nobody comes in any more, but shut may be called again.
+// shut closes what was abandoned, runs f alone and closes the gate if f succeeds. It
+// refuses while there are tenants. Where it fails later nobody comes in any more, but
+// shut may be called again.
 func (g *gate) shut(f func() error) error {
 	g.lock.Lock()
 	defer g.lock.Unlock()
@@ -54,6 +57,9 @@ func (g *gate) shut(f func() error) error {
 		return err
 	}
 	g.ending = true
+	if err := g.closeAbandoned(); err != nil {
+		return err
+	}
 	if err := f(); err != nil {
 		return err
 	}
@@ -76,6 +82,34 @@ func (g *gate) moveOut(tenant any) {
 	g.tenants.Lock()
 	defer g.tenants.Unlock()
 	delete(g.tenants.names, tenant)
+}
+
+// abandon takes over a tenant that could not be closed and that nobody else has any
+// more. Shut tries it again: what it holds is not lost before.
+func (g *gate) abandon(tenant io.Closer) {
+	g.tenants.Lock()
+	defer g.tenants.Unlock()
+	delete(g.tenants.names, tenant)
+	g.tenants.abandoned = append(g.tenants.abandoned, tenant)
+}
+
+// closeAbandoned is called by shut alone. A tenant moves out while it closes, so the
+// lock is free meanwhile.
+func (g *gate) closeAbandoned() error {
+	for {
+		g.tenants.Lock()
+		left := g.tenants.abandoned
+		g.tenants.Unlock()
+		if len(left) == 0 {
+			return nil
+		}
+		if err := left[0].Close(); err != nil {
+			return err
+		}
+		g.tenants.Lock()
+		g.tenants.abandoned = g.tenants.abandoned[1:]
+		g.tenants.Unlock()
+	}
 }
 
 func (g *gate) inUse() error {

@@ -24,7 +24,7 @@ var (
 )
 
 // sequence is one random sequence of calls on one Driver, right and wrong ones, with
-// now and then a fault.
+// now and then a fault or two.
 type sequence struct {
 	r       *rig
 	rng     *rand.Rand
@@ -38,7 +38,7 @@ type sequence struct {
 	hosts   []*HostMemory
 }
 
-// faulty are calls that may fail once in a sequence.
+// faulty are calls that may fail in a sequence.
 var faulty = []stub.Fault{
 	{Op: "cuInit", Value: 999}, {Op: "cuDevicePrimaryCtxRetain", Value: 2}, {Op: "cuStreamCreate", Value: 2},
 	{Op: "cuMemCreate", Kind: stub.OOM}, {Op: "cuMemAddressReserve", Value: 2}, {Op: "cuMemMap", Value: 1},
@@ -116,14 +116,19 @@ func (r *rig) left(i int) {
 	}
 }
 
+// draw gives no fault, one, or two: the second may strike what undoes the first.
+func (s *sequence) draw() []stub.Fault {
+	faults := make([]stub.Fault, max(0, s.rng.IntN(5)-2))
+	for i := range faults {
+		faults[i] = faulty[s.rng.IntN(len(faulty))]
+		faults[i].After = s.rng.IntN(3)
+	}
+	return faults
+}
+
 func (s *sequence) run() {
 	s.r.t.Helper()
-	s.r.faults()
-	if s.rng.IntN(3) == 0 {
-		f := faulty[s.rng.IntN(len(faulty))]
-		f.After = s.rng.IntN(3)
-		s.r.faults(f)
-	}
+	s.r.faults(s.draw()...)
 	options := s.r.options()
 	options.NoStorage = s.rng.IntN(4) == 0
 	d, err := Open(options)

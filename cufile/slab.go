@@ -53,6 +53,9 @@ func (g *Device) adopt(name string, build func(*Slab) status) (*Slab, error) {
 	defer g.gate.leave()
 	s := &Slab{device: g}
 	if st := build(s); st.failed() {
+		if s.segment.parts != 0 { // undoing it failed, too
+			g.gate.abandon(s)
+		}
 		return nil, st.error(fmt.Sprintf("%s on %s", name, g.info.UUID))
 	}
 	g.gate.moveIn(s, name)

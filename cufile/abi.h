@@ -356,6 +356,7 @@ enum { STOKER_CUFILE_STATS1_VECTOR_WORDS = 14 };
 	X(cuMemGetInfo, "cuMemGetInfo_v2", "3.2", 1, stoker_cuda_result, (size_t *free, size_t *total)) \
 	X(cuMemAlloc, "cuMemAlloc_v2", "3.2", 1, stoker_cuda_result, (stoker_cuda_address *address, size_t bytes)) \
 	X(cuMemFree, "cuMemFree_v2", "3.2", 1, stoker_cuda_result, (stoker_cuda_address address)) \
+	X(cuMemGetAddressRange, "cuMemGetAddressRange_v2", "3.2", 0, stoker_cuda_result, (stoker_cuda_address *base, size_t *bytes, stoker_cuda_address address)) \
 	X(cuMemHostRegister, "cuMemHostRegister_v2", "6.5", 1, stoker_cuda_result, (void *memory, size_t bytes, unsigned int flags)) \
 	X(cuMemHostUnregister, "cuMemHostUnregister", "4.0", 1, stoker_cuda_result, (void *memory)) \
 	X(cuMemcpyHtoDAsync, "cuMemcpyHtoDAsync_v2", "3.2", 1, stoker_cuda_result, (stoker_cuda_address to, const void *from, size_t bytes, stoker_cuda_stream stream)) \

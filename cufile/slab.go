@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 )
 
 // errTwice is a registration, or its end, that happened before.
@@ -264,14 +265,33 @@ func (g *Device) Import(e Export, writable bool) (*Slab, error) {
 	if e.Device != g.info.UUID {
 		return nil, fmt.Errorf("import slab: it lies on GPU %s, not on %s: open that one", e.Device, g.info.UUID)
 	}
-	return g.adopt(fmt.Sprintf("imported slab of %d bytes", e.Bytes), func(s *Slab) status {
+	s, err := g.adopt(fmt.Sprintf("imported slab of %d bytes", e.Bytes), func(s *Slab) status {
 		s.kind, s.bytes, s.writable = e.Kind, e.Bytes, writable
 		var st status
 		if e.Kind == SlabLegacy {
 			s.segment, st = g.driver.table.receiveLegacy(g.handle, &e.Handle, uint64(e.MappedBytes))
 		} else {
 			s.segment, st = g.driver.table.receive(g.handle, int(e.File.Fd()), uint64(e.MappedBytes), writable)
+			runtime.KeepAlive(e.File) // a File that nobody has any more is closed
 		}
 		return st
 	})
+	if err != nil {
+		return nil, err
+	}
+	if s.segment.bytes < uint64(e.MappedBytes) {
+		return nil, s.tooShort(e)
+	}
+	return s, nil
+}
+
+// tooShort gives back a legacy slab that is smaller than its sender says. A handle is
+// mapped as it is, so that nothing else would stop a read behind its end.
+func (s *Slab) tooShort(e Export) error {
+	err := fmt.Errorf("import slab: %w: it says %d bytes and has %d", ErrMessage, e.MappedBytes, s.segment.bytes)
+	if closeErr := s.Close(); closeErr != nil {
+		s.device.gate.abandon(s)
+		return errors.Join(err, closeErr)
+	}
+	return err
 }

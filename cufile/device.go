@@ -3,7 +3,9 @@ package cufile
 import (
 	"errors"
 	"fmt"
+	"os"
 	"syscall"
+	"unsafe"
 )
 
 // Device is a GPU whose primary context this process holds. The primary context is
@@ -93,8 +95,9 @@ type HostMemory struct {
 }
 
 // RegisterHost registers memory, which must be a writable mapping (mmap, as of a
-// memfd), page-aligned, and stay mapped until HostMemory.Close: Go's own memory
-// moves and may be collected. It takes milliseconds for a GiB, so register once.
+// memfd), page-aligned (else ErrRange), and stay mapped until HostMemory.Close: Go's
+// own memory moves and may be collected. It takes milliseconds for a GiB, so register
+// once.
 func (g *Device) RegisterHost(p []byte) (*HostMemory, error) {
 	if len(p) == 0 {
 		return nil, fmt.Errorf("register host memory: %w: no bytes", ErrRange)
@@ -103,6 +106,9 @@ func (g *Device) RegisterHost(p []byte) (*HostMemory, error) {
 		return nil, closed("register host memory for GPU", g.info.UUID.String())
 	}
 	defer g.gate.leave()
+	if address := uintptr(unsafe.Pointer(unsafe.SliceData(p))); address%uintptr(os.Getpagesize()) != 0 {
+		return nil, fmt.Errorf("register host memory: %w: it begins at %#x, within a page: give the whole mapping, as mmap made it", ErrRange, address)
+	}
 	if s := g.driver.table.registerHost(g.handle, p); s.failed() {
 		return nil, s.error(fmt.Sprintf("%d bytes", len(p)))
 	}

@@ -24,8 +24,9 @@ var (
 	ErrClosed = errors.New("already closed")
 	// ErrReadOnly: the slab was received without the right to write.
 	ErrReadOnly = errors.New("slab is mapped read-only")
-	// ErrRange: offset and length do not lie within the slab.
-	ErrRange = errors.New("outside of the slab")
+	// ErrRange: an offset, a length or an address is none that the slab, the file or the
+	// host memory has.
+	ErrRange = errors.New("out of range")
 	// ErrNoDevice: no GPU that this process sees has this UUID.
 	ErrNoDevice = errors.New("no such GPU")
 	// ErrWrongBytes: a read succeeded and brought other bytes than the file holds.

@@ -5,6 +5,8 @@ package cufile
 import (
 	"encoding/binary"
 	"errors"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -76,4 +78,45 @@ func TestAVMMSlabThatClaimsMoreThanItHasIsRefused(t *testing.T) {
 		t.Errorf("%v, want an error of CUDA", err)
 	}
 	r.close(e, s, g, d)
+}
+
+// The open of a pipe without a writer would not return, and Driver.Close would wait
+// for it.
+func TestOpenFileRefusesWhatIsNoFile(t *testing.T) {
+	r := newRig(t, stub.V1_15)
+	d := r.open()
+	pipe := filepath.Join(t.TempDir(), "pipe")
+	if err := unix.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{pipe, t.TempDir(), "/dev/null"} {
+		for _, buffered := range []bool{false, true} {
+			f, err := d.OpenFile(path, FileOptions{Buffered: buffered})
+			if e := errorOf(err); f != nil || e == nil || e.Op != "open" || e.Object != path || !strings.Contains(e.Detail, "regular file") {
+				t.Errorf("%s, buffered %v: %v", path, buffered, err)
+			}
+		}
+	}
+	r.close(d)
+}
+
+// Memory of Go's own begins anywhere, and the driver would hold it in place after Go
+// has given it to somebody else.
+func TestRegisterHostRefusesWhatIsNoMapping(t *testing.T) {
+	r := newRig(t, stub.V1_15)
+	d := r.open()
+	g := r.gpu(d)
+	memory, err := unix.Mmap(-1, 0, 1<<16, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_ANONYMOUS)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, wrong := range [][]byte{memory[1:], memory[4095:]} {
+		if h, err := g.RegisterHost(wrong); !errors.Is(err, ErrRange) || h != nil {
+			t.Errorf("memory that begins within a page: %v, want ErrRange", err)
+		}
+	}
+	if err := unix.Munmap(memory); err != nil {
+		t.Error(err)
+	}
+	r.close(g, d)
 }

@@ -136,7 +136,7 @@ func (s *Slab) explain(what string, err error) error {
 // within refuses ranges outside of the slab.
 func (s *Slab) within(offset int64, n int) error {
 	if offset < 0 || n < 0 || offset > s.bytes || int64(n) > s.bytes-offset {
-		return fmt.Errorf("%w: %d bytes at %d of %d", ErrRange, n, offset, s.bytes)
+		return fmt.Errorf("%w: %d bytes at %d of a slab of %d", ErrRange, n, offset, s.bytes)
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ package cufile
 import (
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -81,6 +82,25 @@ func TestOpenRefusesADamagedLibrary(t *testing.T) {
 		if e := errorOf(err); e == nil || e.Op != "dlopen" || e.Object != path || errors.Is(err, ErrNoStorage) {
 			t.Errorf("%s: %v, want an error of dlopen about %s", test.name, err, path)
 		}
+	}
+}
+
+// The loader would map it, and the process would die of SIGBUS.
+func TestOpenRefusesADamagedLibraryThatTheLoaderFinds(t *testing.T) {
+	r := newRig(t, stub.V1_15)
+	whole, err := os.ReadFile(r.device)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "libcuda.so.1")
+	if err := os.WriteFile(path, whole[:8192], 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c := exec.Command(os.Args[0])
+	c.Env = append(os.Environ(), roleVariable+"=opening", DeviceLibraryVariable+"=", loaderPathVariable+"="+filepath.Dir(path))
+	out, err := c.CombinedOutput()
+	if c.ProcessState.ExitCode() != 1 || !strings.Contains(string(out), "the loader takes "+path) {
+		t.Errorf("%v: %.500s", err, out)
 	}
 }
 

@@ -27,6 +27,7 @@ var roles = map[string]func(){
 	"legacy exporter": func() { exporter((*Device).NewLegacySlab) },
 	"descriptors":     listDescriptors,
 	"real":            openReal,
+	"opening":         func() { must(Open(Options{NoStorage: true})) },
 }
 
 const sharedBytes = 4 << 20

@@ -77,7 +77,11 @@ func (e *Error) deviceText() string {
 	if e.CUDA == 0 {
 		return ""
 	}
-	return fmt.Sprintf("%s (%d)", DeviceCodeName(e.CUDA), e.CUDA)
+	text := fmt.Sprintf("%s (%d)", DeviceCodeName(e.CUDA), e.CUDA)
+	if meaning, found := deviceTexts[e.CUDA]; found {
+		text += ": " + meaning
+	}
+	return text
 }
 
 func (e *Error) errnoText() string {

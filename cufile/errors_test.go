@@ -18,9 +18,9 @@ func TestErrorsSayWhatWhereWhyAndWhatNext(t *testing.T) {
 		{&Error{Op: "cuFileHandleRegister", Object: "/cache/a", Code: 5008},
 			`cuFileHandleRegister "/cache/a": CU_FILE_IO_NOT_SUPPORTED (5008): no direct route to this file; remedy: put the cache on ext4 (data=ordered) or XFS on a local NVMe drive, uncompressed and unencrypted`},
 		{&Error{Op: "cuMemCreate", Object: "slab", CUDA: 2},
-			`cuMemCreate "slab": CUDA_ERROR_OUT_OF_MEMORY (2); remedy: free device memory, or ask for smaller slabs; nvidia-smi shows who holds it`},
+			`cuMemCreate "slab": CUDA_ERROR_OUT_OF_MEMORY (2): out of memory on the device; remedy: free device memory, or ask for smaller slabs; nvidia-smi shows who holds it`},
 		{&Error{Op: "cuFileBufRegister", Code: 5011, CUDA: 201},
-			`cuFileBufRegister: CU_FILE_CUDA_DRIVER_ERROR (5011): the GPU driver refused: CUDA_ERROR_INVALID_CONTEXT (201); remedy: the device was closed; open it anew`},
+			`cuFileBufRegister: CU_FILE_CUDA_DRIVER_ERROR (5011): the GPU driver refused: CUDA_ERROR_INVALID_CONTEXT (201): no valid context; remedy: the device was closed; open it anew`},
 		{&Error{Op: "cuFileRead", Object: "f", Errno: syscall.EIO},
 			`cuFileRead "f": input/output error; remedy: the drive answered an error: see dmesg and smartctl`},
 		{&Error{Op: "cuFileRead", Code: 5999}, `cuFileRead: cuFile code 5999 (5999): a code that this version of Stoker does not know`},
@@ -81,6 +81,19 @@ func TestNamesOfCodesAreThoseOfTheHeader(t *testing.T) {
 	}
 	if got := StorageCodeName(0); got != "CU_FILE_SUCCESS" {
 		t.Errorf("0 is %s", got)
+	}
+}
+
+func TestEveryCodeWithAMeaningHasAName(t *testing.T) {
+	for code := range deviceTexts {
+		if _, found := deviceCodes[code]; !found {
+			t.Errorf("%d has a text and no name", code)
+		}
+	}
+	for code := range deviceRemedies {
+		if deviceTexts[code] == "" {
+			t.Errorf("%s has a remedy and no text", DeviceCodeName(code))
+		}
 	}
 }
 

@@ -38,12 +38,16 @@ func (d *Driver) configure() (restore func(), err error) {
 	if err != nil {
 		return nil, &Error{Op: "memfd_create", Object: "cufile.json", Errno: errnoOf(err)}
 	}
-	environment.Lock()
-	undo := setEnvironment(map[string]string{
+	variables := map[string]string{
 		configurationVariable:      fmt.Sprintf("/proc/self/fd/%d", file.Fd()),
 		"CUFILE_ALLOW_COMPAT_MODE": strconv.FormatBool(d.options.Parameters.AllowCompat),
 		"CUFILE_FORCE_COMPAT_MODE": "false",
-	})
+	}
+	if p2pdma := d.options.Parameters.PCIP2PDMA; p2pdma != nil {
+		variables["CUFILE_USE_PCIP2PDMA"] = strconv.FormatBool(*p2pdma)
+	}
+	environment.Lock()
+	undo := setEnvironment(variables)
 	return func() {
 		undo()
 		environment.Unlock()

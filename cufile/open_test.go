@@ -230,6 +230,34 @@ func TestCompatModeIsSetInEveryVersion(t *testing.T) {
 	}
 }
 
+// Where the environment says the opposite. Without the route, and without compat mode,
+// the stand-in does not open.
+func TestTheRouteThatIsAskedForIsSetInEveryVersion(t *testing.T) {
+	for _, version := range stub.Versions() {
+		if version < stub.V1_13 {
+			continue // has no such route
+		}
+		for _, wanted := range []bool{false, true} {
+			t.Run(version.String()+"/"+strconv.FormatBool(wanted), func(t *testing.T) {
+				t.Setenv("STOKER_STUB_ROUTE", "p2p")
+				t.Setenv("CUFILE_USE_PCIP2PDMA", strconv.FormatBool(!wanted))
+				r := newRig(t, version)
+				options := r.options()
+				options.Parameters.PCIP2PDMA = &wanted
+				d, err := Open(options)
+				if (err == nil) != wanted {
+					t.Fatalf("Open: %v, with P2PDMA %v", err, wanted)
+				}
+				if wanted {
+					r.close(d)
+				} else if errorOf(err) == nil || errorOf(err).Code != 5001 {
+					t.Errorf("Open: %v, want 5001", err)
+				}
+			})
+		}
+	}
+}
+
 func TestParametersReachEveryVersion(t *testing.T) {
 	for _, version := range stub.Versions() {
 		t.Run(version.String(), func(t *testing.T) {

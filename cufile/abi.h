@@ -404,7 +404,9 @@ enum { STOKER_CUFILE_STATS1_VECTOR_WORDS = 14 };
 	X(cuFileGetStatsL2, "cuFileGetStatsL2", "1.15", 0, stoker_cufile_error, (stoker_cufile_stats2 *stats)) \
 	X(cuFileGetStatsL3, "cuFileGetStatsL3", "1.15", 0, stoker_cufile_error, (stoker_cufile_stats3 *stats))
 
-/* Newer than the header that the tests compile against. */
+/* Newer than the header that the tests compile against, so that no test holds their
+ * arguments: those of cuFileDriverGetP2PFlags are of NVIDIA's API reference, and
+ * cuFileReadv, which is only looked up, is as cuda-bindings declares it. */
 #define STOKER_CUFILE_LATER_FUNCTIONS(X) \
 	X(cuFileDriverGetP2PFlags, "cuFileDriverGetP2PFlags", "1.16", 0, stoker_cufile_error, (int file_system, unsigned int *flags)) \
 	X(cuFileReadv, "cuFileReadv", "1.19", 0, ssize_t, (stoker_cufile_handle handle, const void *vector, size_t count, off_t file_offset, unsigned int flags))

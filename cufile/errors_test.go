@@ -84,6 +84,15 @@ func TestNamesOfCodesAreThoseOfTheHeader(t *testing.T) {
 	}
 }
 
+// But for 5011, where CUDA's code has one.
+func TestEveryStorageCodeSaysWhatToDo(t *testing.T) {
+	for code := range storageCodes {
+		if e := (&Error{Code: code}); e.Remedy() == "" && code != 5011 {
+			t.Errorf("%s has no remedy", StorageCodeName(code))
+		}
+	}
+}
+
 func TestEveryCodeWithAMeaningHasAName(t *testing.T) {
 	for code := range deviceTexts {
 		if _, found := deviceCodes[code]; !found {

@@ -43,13 +43,13 @@ func (d *Driver) Device(uuid UUID) (*Device, error) {
 
 func (d *Driver) find(uuid UUID) (DeviceInfo, error) {
 	all, err := d.describe()
-	if err != nil {
-		return DeviceInfo{}, err
-	}
 	for _, info := range all {
 		if info.UUID == uuid {
 			return info, nil
 		}
+	}
+	if err != nil { // it may be the one that does not answer
+		return DeviceInfo{}, fmt.Errorf("open GPU %s: %w", uuid, err)
 	}
 	return DeviceInfo{}, fmt.Errorf("open GPU %s: %w among the %d that this process sees; see nvidia-smi -L and CUDA_VISIBLE_DEVICES", uuid, ErrNoDevice, len(all))
 }

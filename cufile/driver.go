@@ -130,8 +130,9 @@ func (d *Driver) Symbols() []Symbol {
 	return out
 }
 
-// Devices describes the GPUs that this process sees, by ordinal. On a machine that
-// has none Open fails already.
+// Devices describes the GPUs that this process sees, by ordinal. One that does not
+// answer, as it fell off the bus, is an error beside the others. On a machine that has
+// none Open fails already.
 func (d *Driver) Devices() ([]DeviceInfo, error) {
 	if !d.gate.enter() {
 		return nil, closed("list the GPUs", "")
@@ -142,14 +143,16 @@ func (d *Driver) Devices() ([]DeviceInfo, error) {
 
 func (d *Driver) describe() ([]DeviceInfo, error) {
 	all := make([]DeviceInfo, 0, d.devices)
+	var failures []error
 	for ordinal := range d.devices {
 		info, s := d.table.describe(ordinal)
 		if s.failed() {
-			return nil, s.error(fmt.Sprintf("GPU %d", ordinal))
+			failures = append(failures, s.error(fmt.Sprintf("GPU %d", ordinal)))
+			continue
 		}
 		all = append(all, info)
 	}
-	return all, nil
+	return all, errors.Join(failures...)
 }
 
 // BARBytes is the size of a GPU's BAR1 aperture as the storage library sees it,

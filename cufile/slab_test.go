@@ -205,33 +205,6 @@ func TestHostMemoryIsCopiedFromWhereItLies(t *testing.T) {
 	r.close(s, g, d)
 }
 
-func TestDevicesAreFoundByUUIDWhateverTheirOrder(t *testing.T) {
-	r := newRig(t, stub.V1_15)
-	d := r.open()
-	before, err := d.Devices()
-	if err != nil || len(before) != 2 || before[0].Name != "STUB GPU" || !before[0].Exportable() || before[0].Major == 0 || before[0].PCI == "" {
-		t.Fatalf("devices %+v, %v", before, err)
-	}
-	r.close(d)
-	t.Setenv("CUDA_VISIBLE_DEVICES", "1,0")
-	d = r.open()
-	after, err := d.Devices()
-	if err != nil || len(after) != 2 || after[0].UUID != before[1].UUID {
-		t.Fatalf("devices %+v, %v", after, err)
-	}
-	g, err := d.Device(before[0].UUID)
-	if err != nil || g.Info().Ordinal != 1 {
-		t.Errorf("device %v, %v, want ordinal 1", g, err)
-	}
-	r.close(g, d)
-	t.Setenv("CUDA_VISIBLE_DEVICES", "1")
-	d = r.open()
-	if _, err := d.Device(before[0].UUID); !errors.Is(err, ErrNoDevice) {
-		t.Errorf("a hidden device: %v, want ErrNoDevice", err)
-	}
-	r.close(d)
-}
-
 func TestSlabsWithoutDescriptorsAreLegacyOnes(t *testing.T) {
 	for _, missing := range []string{"vmm=0", "fd=0"} {
 		t.Setenv("STOKER_STUB_DEVICES", missing)

@@ -30,6 +30,12 @@ var environment sync.Mutex
 // which one will load is not known before. Variables that would win over the file
 // are set as well.
 func (d *Driver) configure() (restore func(), err error) {
+	environment.Lock() // before the variable is read: another Open's names its own file
+	defer func() {
+		if err != nil {
+			environment.Unlock()
+		}
+	}()
 	text, err := configuration(configurationPath(), d.options.Parameters)
 	if err != nil {
 		return nil, err
@@ -46,7 +52,6 @@ func (d *Driver) configure() (restore func(), err error) {
 	if p2pdma := d.options.Parameters.PCIP2PDMA; p2pdma != nil {
 		variables["CUFILE_USE_PCIP2PDMA"] = strconv.FormatBool(*p2pdma)
 	}
-	environment.Lock()
 	undo := setEnvironment(variables)
 	return func() {
 		undo()

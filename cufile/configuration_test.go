@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 func writeFile(t testing.TB, name, text string) string {
@@ -82,6 +83,32 @@ func TestConfigurationIsTheOneThatTheEnvironmentNames(t *testing.T) {
 	t.Setenv(configurationVariable, "/some/where.json")
 	if got := configurationPath(); got != "/some/where.json" {
 		t.Errorf("configuration %q", got)
+	}
+}
+
+// While one Open has the environment its variables name its own file, which is gone
+// when it is done.
+func TestTheConfigurationOfAnotherOpenIsNotRead(t *testing.T) {
+	environment.Lock()
+	t.Setenv(configurationVariable, filepath.Join(t.TempDir(), "of-another-open"))
+	done := make(chan error, 1)
+	go func() {
+		restore, err := (&Driver{}).configure()
+		if err == nil {
+			restore()
+		}
+		done <- err
+	}()
+	select {
+	case err := <-done:
+		t.Errorf("it did not wait: %v", err)
+		done <- nil
+	case <-time.After(50 * time.Millisecond):
+	}
+	t.Setenv(configurationVariable, "")
+	environment.Unlock()
+	if err := <-done; err != nil {
+		t.Error(err)
 	}
 }
 

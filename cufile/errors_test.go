@@ -84,6 +84,35 @@ func TestNamesOfCodesAreThoseOfTheHeader(t *testing.T) {
 	}
 }
 
+// The numbers of Go's constants are those of abi.h, which other tests compare with
+// NVIDIA's.
+func TestFlagsAreThoseOfTheHeader(t *testing.T) {
+	header := enumerators(t)
+	for name, ours := range map[string]int{
+		"CU_FILE_LUSTRE_SUPPORTED": int(Lustre), "CU_FILE_WEKAFS_SUPPORTED": int(WekaFS), "CU_FILE_NFS_SUPPORTED": int(NFS),
+		"CU_FILE_GPFS_SUPPORTED": int(GPFS), "CU_FILE_NVME_SUPPORTED": int(NVMe), "CU_FILE_NVMEOF_SUPPORTED": int(NVMeOF),
+		"CU_FILE_BEEGFS_SUPPORTED": int(BeeGFS), "CU_FILE_VIRTIOFS_SUPPORTED": int(VirtioFS),
+		"CUFILE_PARAM_PROPERTIES_MAX_DIRECT_IO_SIZE_KB": int(maxDirectParameter), "CUFILE_PARAM_PROPERTIES_MAX_DEVICE_PINNED_MEM_SIZE_KB": int(maxPinnedParameter),
+		"CUFILE_PARAM_PROPERTIES_ALLOW_COMPAT_MODE": int(allowCompatParameter), "CUFILE_PARAM_FORCE_COMPAT_MODE": int(forceCompatParameter),
+		"CUFILE_PARAM_USE_PCIP2PDMA": int(pciP2PDMAParameter), "CU_IPC_HANDLE_SIZE": ipcHandleBytes, "CUFILE_GPU_UUID_LEN": len(UUID{}),
+		"CUFILE_STATS1_VECTOR_WORDS": level1VectorBytes / 8,
+	} {
+		if want, found := header[name]; !found || ours != want {
+			t.Errorf("%s is %d, in abi.h %d (%v)", name, ours, want, found)
+		}
+	}
+	for name, flag := range map[string]P2PFlags{
+		"CUFILE_P2PDMA": FlagPCIP2PDMA, "CUFILE_NVFS": FlagNvidiaFS, "CUFILE_DMABUF": FlagDMABuf, "CUFILE_C2C": FlagC2C, "CUFILE_NVIDIA_PEERMEM": FlagPeerMemory,
+	} {
+		if bit, found := header[name]; !found || flag != 1<<bit {
+			t.Errorf("%s is %#x, in abi.h bit %d (%v)", name, flag, bit, found)
+		}
+	}
+	if bit := header["CU_FILE_ALLOW_COMPAT_MODE"]; !(Properties{Control: 1 << bit}).CompatAllowed() || (Properties{Control: ^uint32(1 << bit)}).CompatAllowed() {
+		t.Errorf("CompatAllowed looks at another bit than %d", bit)
+	}
+}
+
 // But for 5011, where CUDA's code has one.
 func TestEveryStorageCodeSaysWhatToDo(t *testing.T) {
 	for code := range storageCodes {

@@ -80,6 +80,33 @@ func TestAVMMSlabThatClaimsMoreThanItHasIsRefused(t *testing.T) {
 	r.close(e, s, g, d)
 }
 
+// Whoever looks at who is there (SO_PASSCRED) gets credentials beside the descriptor,
+// and both need room.
+func TestASlabComesBesideCredentials(t *testing.T) {
+	r := newRig(t, stub.V1_15)
+	d := r.open()
+	g := r.gpu(d)
+	s := r.slab(g, 2<<20)
+	a, b := socketPair(t, unix.SOCK_STREAM)
+	raw, err := b.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if controlErr := raw.Control(func(descriptor uintptr) {
+		err = unix.SetsockoptInt(int(descriptor), unix.SOL_SOCKET, unix.SO_PASSCRED, 1)
+	}); controlErr != nil || err != nil {
+		t.Fatal(controlErr, err)
+	}
+	if err := SendSlab(a, s); err != nil {
+		t.Fatal(err)
+	}
+	other, err := ReceiveSlab(b, g, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.close(other, s, a, b, g, d)
+}
+
 // The open of a pipe without a writer would not return, and Driver.Close would wait
 // for it.
 func TestOpenFileRefusesWhatIsNoFile(t *testing.T) {

@@ -81,7 +81,7 @@ const maxRights = 4
 // without an error.
 func receiveMessage(c *net.UnixConn) (message []byte, files []*os.File, err error) {
 	buffer := make([]byte, messageBytes)
-	control := make([]byte, unix.CmsgSpace(4*maxRights))
+	control := make([]byte, unix.CmsgSpace(unix.SizeofUcred)+unix.CmsgSpace(4*maxRights))
 	for done := 0; done < messageBytes; {
 		n, controlBytes, flags, _, err := c.ReadMsgUnix(buffer[done:], control)
 		more, rightsErr := received(control[:controlBytes])

@@ -118,6 +118,9 @@ func section(parent map[string]any, name string) map[string]any {
 }
 
 func readSmall(path string) ([]byte, error) {
+	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is no regular file", path) // the open of a pipe waits for its writer
+	}
 	file, err := os.Open(path)
 	if err != nil {
 		return nil, err

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 func writeFile(t testing.TB, name, text string) string {
@@ -61,6 +63,16 @@ func TestConfigurationSetsCompatModeExplicitly(t *testing.T) {
 	}
 }
 
+// pipe makes a named one, whose open would wait for ever.
+func pipe(t testing.TB) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "pipe")
+	if err := unix.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
 func TestConfigurationThatCannotBeReadIsAnError(t *testing.T) {
 	long := writeFile(t, "long.json", "{}"+strings.Repeat(" ", maxConfigurationBytes))
 	for _, test := range []struct{ path, want string }{
@@ -68,6 +80,8 @@ func TestConfigurationThatCannotBeReadIsAnError(t *testing.T) {
 		{writeFile(t, "cufile.json", `[]`), "repair the file"},
 		{filepath.Join(t.TempDir(), "missing.json"), "unset it"},
 		{long, "longer than"},
+		{t.TempDir(), "no regular file"},
+		{pipe(t), "no regular file"},
 	} {
 		if _, err := configuration(test.path, Parameters{}); err == nil || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%s: %v, want an error with %q", test.path, err, test.want)

@@ -40,15 +40,18 @@ func checkLibrary(name string) error {
 }
 
 func checkFile(path string) error {
-	file, err := os.Open(path)
+	info, err := os.Stat(path)
 	if err != nil {
 		return nil // the loader says it better
 	}
-	defer file.Close()
-	info, err := file.Stat()
-	if err != nil {
-		return err
+	if !info.Mode().IsRegular() {
+		return errors.New("no regular file") // the open of a pipe waits for its writer
 	}
+	file, err := os.Open(path)
+	if err != nil {
+		return nil // as above
+	}
+	defer file.Close()
 	headers, err := elf.NewFile(file)
 	if err != nil {
 		return fmt.Errorf("no shared library: %w", err)

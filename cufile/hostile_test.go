@@ -5,7 +5,6 @@ package cufile
 import (
 	"encoding/binary"
 	"errors"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -112,11 +111,7 @@ func TestASlabComesBesideCredentials(t *testing.T) {
 func TestOpenFileRefusesWhatIsNoFile(t *testing.T) {
 	r := newRig(t, stub.V1_15)
 	d := r.open()
-	pipe := filepath.Join(t.TempDir(), "pipe")
-	if err := unix.Mkfifo(pipe, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	for _, path := range []string{pipe, t.TempDir(), "/dev/null"} {
+	for _, path := range []string{pipe(t), t.TempDir(), "/dev/null"} {
 		for _, buffered := range []bool{false, true} {
 			f, err := d.OpenFile(path, FileOptions{Buffered: buffered})
 			if e := errorOf(err); f != nil || e == nil || e.Op != "open" || e.Object != path || !strings.Contains(e.Detail, "regular file") {

@@ -85,6 +85,15 @@ func TestOpenRefusesADamagedLibrary(t *testing.T) {
 	}
 }
 
+func TestOpenRefusesALibraryThatIsNoFile(t *testing.T) {
+	r := newRig(t, stub.V1_15)
+	for _, path := range []string{pipe(t), t.TempDir()} {
+		if _, err := Open(Options{Device: r.device, Storage: path}); errorOf(err) == nil || !strings.Contains(errorOf(err).Detail, "no regular file") {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+}
+
 // The loader would map it, and the process would die of SIGBUS.
 func TestOpenRefusesADamagedLibraryThatTheLoaderFinds(t *testing.T) {
 	r := newRig(t, stub.V1_15)

@@ -154,8 +154,8 @@ func TestUUIDsReadWhatTheyPrint(t *testing.T) {
 }
 
 func TestOptionsReportEveryConflictAtOnce(t *testing.T) {
-	err := Options{Statistics: 4, Parameters: Parameters{MaxDirectBytes: -1, MaxPinnedBytes: 1}}.Validate()
-	for _, want := range []string{"statistics level 4", "MaxDirectBytes -1", "MaxPinnedBytes 1"} {
+	err := Options{Device: "/lib\x00", Storage: "\x00", Statistics: 4, Parameters: Parameters{MaxDirectBytes: -1, MaxPinnedBytes: 1, LogDir: "/var\x00/log"}}.Validate()
+	for _, want := range []string{"statistics level 4", "MaxDirectBytes -1", "MaxPinnedBytes 1", `Device "/lib\x00"`, `Storage "\x00"`, `LogDir "/var\x00/log"`} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v lacks %q", err, want)
 		}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 )
 
 // Names of the environment variables that name the libraries where [Options] does
@@ -89,6 +90,11 @@ func (o Options) Validate() error {
 	} {
 		if size.bytes < 0 || size.bytes > 0 && size.bytes < Alignment {
 			wrong = append(wrong, fmt.Errorf("%s %d: want 0, or at least %d bytes", size.name, size.bytes, Alignment))
+		}
+	}
+	for _, path := range []struct{ name, text string }{{"Device", o.Device}, {"Storage", o.Storage}, {"LogDir", o.Parameters.LogDir}} {
+		if strings.ContainsRune(path.text, 0) { // C would take it for the end
+			wrong = append(wrong, fmt.Errorf("%s %q: a path has no zero byte", path.name, path.text))
 		}
 	}
 	return errors.Join(wrong...)

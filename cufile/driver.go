@@ -25,8 +25,9 @@ type Driver struct {
 // Open loads the libraries, initialises the GPU driver and opens the storage
 // library with the options' parameters. It answers ErrNoCgo, ErrNoDriver (no
 // libcuda) or ErrNoStorage (libcuda and no libcufile), for errors.Is; whatever else
-// goes wrong is an *Error, for example CUDA's 100 where there is no GPU, or a
-// library that is damaged. The caller closes the Driver.
+// goes wrong with a library is an *Error, for example CUDA's 100 where there is no
+// GPU, or a file that is damaged. Options that cannot be, and a cufile.json that
+// cannot be read, are errors of their own. The caller closes the Driver.
 func Open(options Options) (*Driver, error) {
 	if err := options.Validate(); err != nil {
 		return nil, fmt.Errorf("cufile options: %w", err)

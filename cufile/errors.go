@@ -7,7 +7,8 @@ import (
 	"syscall"
 )
 
-// Kinds of errors, for errors.Is. All others are an [*Error].
+// Kinds of errors, for errors.Is. A call into a library or the kernel that failed is an
+// [*Error]; what is neither comes from a context, a file of Prove's or a cufile.json.
 var (
 	// ErrNoCgo: this program was built without cgo and cannot load libraries.
 	ErrNoCgo = errors.New("cufile: built without cgo, which loading the GPU libraries needs; build with CGO_ENABLED=1 and a C compiler")

@@ -22,7 +22,9 @@ type Export struct {
 	Handle [ipcHandleBytes]byte
 }
 
-// Export makes what another process needs to map the slab. SendSlab sends it.
+// Export makes what another process needs to map the slab. SendSlab sends it. The
+// caller closes it. Whoever gets it may map the slab to be written, also where this
+// process may only read it.
 func (s *Slab) Export() (Export, error) {
 	if !s.gate.enter() {
 		return Export{}, closed("export", s.name())
@@ -54,8 +56,10 @@ func (e Export) Close() error {
 }
 
 // Import maps a slab that another process exported, read-only unless writable. The
-// export's File stays its owner's. A legacy slab is always writable by the hardware;
-// here it is held to what was asked.
+// export's File stays its owner's, who may close it afterwards. The caller closes the
+// slab. A legacy slab is always writable by the hardware; here it is held to what was
+// asked. ErrMessage where the export is none that an exporter makes, ErrClosed where
+// its File is closed.
 func (g *Device) Import(e Export, writable bool) (*Slab, error) {
 	if err := e.validate(); err != nil {
 		return nil, err

@@ -159,6 +159,18 @@ func TestUnalignedReadsAreRightAndCounted(t *testing.T) {
 	}
 }
 
+// To see that the file ends takes no second read, which would be an unaligned one.
+func TestAnAlignedReadOverTheEndStaysAligned(t *testing.T) {
+	v := newReading(t, 1<<20, 2*Alignment+100)
+	before := v.state.Reads(stub.PCIP2PDMA)
+	if n, err := v.file.ReadAt(v.slab, 0, 4*Alignment, 0); n != 2*Alignment+100 || err != io.EOF {
+		t.Errorf("ReadAt: %d, %v, want %d, EOF", n, err, 2*Alignment+100)
+	}
+	if reads, unaligned := v.state.Reads(stub.PCIP2PDMA)-before, v.state.Reads(stub.Unaligned); reads != 1 || unaligned != 0 {
+		t.Errorf("%d reads, %d of them unaligned, want one that is aligned", reads, unaligned)
+	}
+}
+
 func TestReadAtRefusesRangesOutsideOfTheSlab(t *testing.T) {
 	v := newReading(t, 1<<20, 1<<20)
 	for _, read := range []struct {

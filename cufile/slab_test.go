@@ -293,6 +293,30 @@ func TestASlabThatIsReceivedIsTheSameMemory(t *testing.T) {
 	r.close(g, d)
 }
 
+// What Go refuses is one thing: the mapping itself must not be writable either, as it
+// is for whatever else runs on the device.
+func TestASlabReceivedToBeReadIsMappedSo(t *testing.T) {
+	r := newRig(t, stub.V1_15)
+	d := r.open()
+	g := r.gpu(d)
+	s := r.slab(g, 2<<20)
+	for _, writable := range []bool{false, true} {
+		e, err := s.Export()
+		if err != nil {
+			t.Fatal(err)
+		}
+		other, err := g.Import(e, writable)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if st := d.table.copyIn(g.handle, other.Address(), []byte{1}); st.failed() == writable {
+			t.Errorf("writable %v: a write gives %v", writable, st.err(""))
+		}
+		r.close(other, e)
+	}
+	r.close(s, g, d)
+}
+
 func TestReceiveSlabRefusesWhatIsNone(t *testing.T) {
 	r := newRig(t, stub.V1_15)
 	d := r.open()

@@ -4,6 +4,7 @@ package cufile
 
 import (
 	"errors"
+	"fmt"
 	"testing"
 
 	"github.com/stokerio/stoker/cufile/stub"
@@ -62,4 +63,53 @@ func TestAGPUThatDoesNotAnswerHidesNoOther(t *testing.T) {
 	r.fired(1)
 	r.faults()
 	r.close(g, d)
+}
+
+// Each attribute by its number in cuda.h, alone against all others.
+func TestAttributesBecomeTheFieldsOfTheirName(t *testing.T) {
+	fields := map[int]func(DeviceInfo) bool{
+		102: func(i DeviceInfo) bool { return i.VirtualMemory },
+		103: func(i DeviceInfo) bool { return i.DescriptorExport },
+		110: func(i DeviceInfo) bool { return i.DirectVirtualMemory },
+		113: func(i DeviceInfo) bool { return i.ReadOnlyHost },
+		116: func(i DeviceInfo) bool { return i.DirectMemory },
+	}
+	for number := range fields {
+		text := "name=one,pci=0000:3b:00.0,cc=8.6,bytes=64M"
+		for other := range fields {
+			text += fmt.Sprintf(",attr%d=%d", other, map[bool]int{true: 1}[other == number])
+		}
+		t.Setenv("STOKER_STUB_DEVICES", text)
+		r := newRig(t, stub.V1_15)
+		d := r.open()
+		all, err := d.Devices()
+		if err != nil {
+			t.Fatal(err)
+		}
+		i := all[0]
+		if i.Name != "one" || i.PCI != "0000:3b:00.0" || i.Major != 8 || i.Minor != 6 || i.Bytes != 64<<20 {
+			t.Errorf("%+v", i)
+		}
+		for other, field := range fields {
+			if field(i) != (other == number) {
+				t.Errorf("attribute %d alone gives %+v", number, i)
+			}
+		}
+		r.close(d)
+	}
+}
+
+func TestPropertiesAreReadIntoTheFieldsOfTheirName(t *testing.T) {
+	t.Setenv("STOKER_STUB_ROUTE", "nvfs")
+	r := newRig(t, stub.V1_15)
+	d := r.open()
+	got, err := d.Properties()
+	want := Properties{
+		KernelMajor: 2, KernelMinor: 26, PollThresholdBytes: 4 << 10, MaxDirectBytes: 16 << 20, FileSystems: 1 << NVMe,
+		Features: 1<<1 | 1<<2 | 1<<3, MaxCacheBytes: 128 << 20, PerBufferCacheBytes: 1 << 20, MaxPinnedBytes: 32 << 30,
+	}
+	if err != nil || got != want {
+		t.Errorf("got  %+v, %v\nwant %+v", got, err, want)
+	}
+	r.close(d)
 }

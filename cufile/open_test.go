@@ -154,7 +154,7 @@ func checkVersion(t *testing.T, d *Driver, version int) {
 	if !v.Inferred && v.CuFile != version {
 		t.Errorf("version %d, want %d", v.CuFile, version)
 	}
-	if v.Inferred != (version < 1080) || v.CuFile > version {
+	if v.Inferred != (version < 1080) || v.CuFile != version { // the oldest that fits is each of these itself
 		t.Errorf("version %d, inferred %v, of %d", v.CuFile, v.Inferred, version)
 	}
 }

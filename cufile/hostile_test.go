@@ -62,7 +62,34 @@ func TestALegacySlabThatClaimsMoreThanItHasIsRefused(t *testing.T) {
 	r.close(g, d)
 }
 
-// The same of a descriptor, whose size the driver knows.
+// The memory is a slab's, and it lies on another GPU than the receiver's.
+func TestASlabIsImportedOnItsOwnGPUAlone(t *testing.T) {
+	r := newRig(t, stub.V1_15)
+	d := r.open()
+	all, err := d.Devices()
+	if err != nil {
+		t.Fatal(err)
+	}
+	g, err := d.Device(all[0].UUID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := d.Device(all[1].UUID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := r.slab(g, 2<<20)
+	e, err := s.Export()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if wrong, err := other.Import(e, false); wrong != nil || err == nil || !strings.Contains(err.Error(), "it lies on GPU "+g.UUID().String()) {
+		t.Errorf("%v, want an error that names %s", err, g.UUID())
+	}
+	r.close(e, s, other, g, d)
+}
+
+// Of a descriptor the driver knows the size.
 func TestAVMMSlabThatClaimsMoreThanItHasIsRefused(t *testing.T) {
 	r := newRig(t, stub.V1_15)
 	d := r.open()

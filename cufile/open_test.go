@@ -85,6 +85,29 @@ func TestOpenRefusesADamagedLibrary(t *testing.T) {
 	}
 }
 
+// It is there, so that it is not missing; what it needs is.
+func TestOpenSaysWhichLibraryALibraryLacks(t *testing.T) {
+	r := newRig(t, stub.V1_15)
+	dir := t.TempDir()
+	needed, path := filepath.Join(dir, "libneeded.so"), filepath.Join(dir, "libcufile.so.0")
+	source := filepath.Join(dir, "empty.c")
+	if err := os.WriteFile(source, []byte("int stoker_empty;\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, arguments := range [][]string{{"-o", needed, source}, {"-Wl,--no-as-needed", "-o", path, source, needed}} {
+		if out, err := exec.Command(stub.Compiler(), append([]string{"-shared", "-fPIC"}, arguments...)...).CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+	}
+	if err := os.Remove(needed); err != nil {
+		t.Fatal(err)
+	}
+	_, err := Open(Options{Device: r.device, Storage: path})
+	if e := errorOf(err); e == nil || e.Op != "dlopen" || e.Object != path || !strings.Contains(e.Detail, "libneeded.so") || errors.Is(err, ErrNoStorage) {
+		t.Errorf("%v, want an error of dlopen that names libneeded.so", err)
+	}
+}
+
 func TestOpenRefusesALibraryThatIsNoFile(t *testing.T) {
 	r := newRig(t, stub.V1_15)
 	for _, path := range []string{pipe(t), t.TempDir()} {

@@ -110,6 +110,26 @@ func TestReadAtGivesTheReasonOfAFailure(t *testing.T) {
 	v.faults()
 }
 
+// Only interruptions in a row are too many: a long read under a profiler has more.
+func TestReadAtCountsInterruptionsFromWhereItCame(t *testing.T) {
+	v := newReading(t, 1<<20, 1<<20)
+	const many = maxInterruptions - 1
+	v.faults(
+		stub.Fault{Op: "cuFileRead", Kind: stub.EINTR, Times: many},
+		stub.Fault{Op: "cuFileRead", Kind: stub.EINTR, After: 1, Times: many}, // counts what the first lets through
+		stub.Fault{Op: "cuFileRead", Kind: stub.Short},
+	)
+	if n, err := v.file.ReadAt(v.slab, 0, 1<<20, 0); n != 1<<20 || err != nil {
+		t.Errorf("ReadAt: %d, %v", n, err)
+	}
+	v.fired(3)
+	if got := v.state.Fired(0) + v.state.Fired(1); got != 2*many {
+		t.Errorf("%d interruptions, want %d", got, 2*many)
+	}
+	expect(t, v.slab, 0, v.content)
+	v.faults()
+}
+
 func TestReadAtSaysHowFarItCame(t *testing.T) {
 	v := newReading(t, 1<<20, 1<<20)
 	v.faults(stub.Fault{Op: "cuFileRead", Kind: stub.Short}, stub.Fault{Op: "cuFileRead", Kind: stub.EIO, After: 1})

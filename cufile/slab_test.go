@@ -219,6 +219,21 @@ func TestSlabsWithoutDescriptorsAreLegacyOnes(t *testing.T) {
 	}
 }
 
+// As a driver before CUDA 10.2, which says of itself that it could.
+func TestSlabsOfAnOldDriverAreLegacyOnes(t *testing.T) {
+	r := newRig(t, stub.V1_15)
+	d, err := Open(Options{Device: libraries(t, stub.NoStorage, "cuMemCreate").CUDA, NoStorage: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := r.gpu(d)
+	s := r.slab(g, 2<<20)
+	if s.Kind() != SlabLegacy || !g.Info().Exportable() {
+		t.Errorf("a %s slab", s.Kind())
+	}
+	r.close(s, g, d)
+}
+
 func TestMIGRefusesLegacyExports(t *testing.T) {
 	t.Setenv("STOKER_STUB_DEVICES", "mig=1")
 	r := newRig(t, stub.V1_15)

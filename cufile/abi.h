@@ -203,6 +203,21 @@ enum {
 	STOKER_CUFILE_PARAM_FORCE_COMPAT_MODE = 2,
 	STOKER_CUFILE_PARAM_USE_PCIP2PDMA = 7,
 	STOKER_CUFILE_PARAM_LOG_DIR = 2,
+	/* CUfileDriverStatusFlags. */
+	STOKER_CU_FILE_LUSTRE_SUPPORTED = 0,
+	STOKER_CU_FILE_WEKAFS_SUPPORTED = 1,
+	STOKER_CU_FILE_NFS_SUPPORTED = 2,
+	STOKER_CU_FILE_GPFS_SUPPORTED = 3,
+	STOKER_CU_FILE_NVME_SUPPORTED = 4,
+	STOKER_CU_FILE_NVMEOF_SUPPORTED = 5,
+	STOKER_CU_FILE_BEEGFS_SUPPORTED = 9,
+	STOKER_CU_FILE_VIRTIOFS_SUPPORTED = 13,
+	/* CUfileP2PFlags, the numbers of bits. */
+	STOKER_CUFILE_P2PDMA = 0,
+	STOKER_CUFILE_NVFS = 1,
+	STOKER_CUFILE_DMABUF = 2,
+	STOKER_CUFILE_C2C = 3,
+	STOKER_CUFILE_NVIDIA_PEERMEM = 4,
 	/* The rest. */
 	STOKER_CU_FILE_HANDLE_TYPE_OPAQUE_FD = 1,
 	STOKER_CU_FILE_ALLOW_COMPAT_MODE = 1,
@@ -356,6 +371,7 @@ enum { STOKER_CUFILE_STATS1_VECTOR_WORDS = 14 };
 	X(cuMemGetInfo, "cuMemGetInfo_v2", "3.2", 1, stoker_cuda_result, (size_t *free, size_t *total)) \
 	X(cuMemAlloc, "cuMemAlloc_v2", "3.2", 1, stoker_cuda_result, (stoker_cuda_address *address, size_t bytes)) \
 	X(cuMemFree, "cuMemFree_v2", "3.2", 1, stoker_cuda_result, (stoker_cuda_address address)) \
+	X(cuMemGetAddressRange, "cuMemGetAddressRange_v2", "3.2", 0, stoker_cuda_result, (stoker_cuda_address *base, size_t *bytes, stoker_cuda_address address)) \
 	X(cuMemHostRegister, "cuMemHostRegister_v2", "6.5", 1, stoker_cuda_result, (void *memory, size_t bytes, unsigned int flags)) \
 	X(cuMemHostUnregister, "cuMemHostUnregister", "4.0", 1, stoker_cuda_result, (void *memory)) \
 	X(cuMemcpyHtoDAsync, "cuMemcpyHtoDAsync_v2", "3.2", 1, stoker_cuda_result, (stoker_cuda_address to, const void *from, size_t bytes, stoker_cuda_stream stream)) \
@@ -403,7 +419,9 @@ enum { STOKER_CUFILE_STATS1_VECTOR_WORDS = 14 };
 	X(cuFileGetStatsL2, "cuFileGetStatsL2", "1.15", 0, stoker_cufile_error, (stoker_cufile_stats2 *stats)) \
 	X(cuFileGetStatsL3, "cuFileGetStatsL3", "1.15", 0, stoker_cufile_error, (stoker_cufile_stats3 *stats))
 
-/* Newer than the header that the tests compile against. */
+/* Newer than the header that the tests compile against, so that no test holds their
+ * arguments: those of cuFileDriverGetP2PFlags are of NVIDIA's API reference, and
+ * cuFileReadv, which is only looked up, is as cuda-bindings declares it. */
 #define STOKER_CUFILE_LATER_FUNCTIONS(X) \
 	X(cuFileDriverGetP2PFlags, "cuFileDriverGetP2PFlags", "1.16", 0, stoker_cufile_error, (int file_system, unsigned int *flags)) \
 	X(cuFileReadv, "cuFileReadv", "1.19", 0, ssize_t, (stoker_cufile_handle handle, const void *vector, size_t count, off_t file_offset, unsigned int flags))

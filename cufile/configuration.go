@@ -30,6 +30,12 @@ var environment sync.Mutex
 // which one will load is not known before. Variables that would win over the file
 // are set as well.
 func (d *Driver) configure() (restore func(), err error) {
+	environment.Lock() // before the variable is read: another Open's names its own file
+	defer func() {
+		if err != nil {
+			environment.Unlock()
+		}
+	}()
 	text, err := configuration(configurationPath(), d.options.Parameters)
 	if err != nil {
 		return nil, err
@@ -38,12 +44,15 @@ func (d *Driver) configure() (restore func(), err error) {
 	if err != nil {
 		return nil, &Error{Op: "memfd_create", Object: "cufile.json", Errno: errnoOf(err)}
 	}
-	environment.Lock()
-	undo := setEnvironment(map[string]string{
+	variables := map[string]string{
 		configurationVariable:      fmt.Sprintf("/proc/self/fd/%d", file.Fd()),
 		"CUFILE_ALLOW_COMPAT_MODE": strconv.FormatBool(d.options.Parameters.AllowCompat),
 		"CUFILE_FORCE_COMPAT_MODE": "false",
-	})
+	}
+	if p2pdma := d.options.Parameters.PCIP2PDMA; p2pdma != nil {
+		variables["CUFILE_USE_PCIP2PDMA"] = strconv.FormatBool(*p2pdma)
+	}
+	undo := setEnvironment(variables)
 	return func() {
 		undo()
 		environment.Unlock()
@@ -109,6 +118,9 @@ func section(parent map[string]any, name string) map[string]any {
 }
 
 func readSmall(path string) ([]byte, error) {
+	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is no regular file", path) // the open of a pipe waits for its writer
+	}
 	file, err := os.Open(path)
 	if err != nil {
 		return nil, err

@@ -7,6 +7,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 func writeFile(t testing.TB, name, text string) string {
@@ -60,6 +63,16 @@ func TestConfigurationSetsCompatModeExplicitly(t *testing.T) {
 	}
 }
 
+// pipe makes a named one, whose open would wait for ever.
+func pipe(t testing.TB) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "pipe")
+	if err := unix.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
 func TestConfigurationThatCannotBeReadIsAnError(t *testing.T) {
 	long := writeFile(t, "long.json", "{}"+strings.Repeat(" ", maxConfigurationBytes))
 	for _, test := range []struct{ path, want string }{
@@ -67,6 +80,8 @@ func TestConfigurationThatCannotBeReadIsAnError(t *testing.T) {
 		{writeFile(t, "cufile.json", `[]`), "repair the file"},
 		{filepath.Join(t.TempDir(), "missing.json"), "unset it"},
 		{long, "longer than"},
+		{t.TempDir(), "no regular file"},
+		{pipe(t), "no regular file"},
 	} {
 		if _, err := configuration(test.path, Parameters{}); err == nil || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%s: %v, want an error with %q", test.path, err, test.want)
@@ -82,6 +97,32 @@ func TestConfigurationIsTheOneThatTheEnvironmentNames(t *testing.T) {
 	t.Setenv(configurationVariable, "/some/where.json")
 	if got := configurationPath(); got != "/some/where.json" {
 		t.Errorf("configuration %q", got)
+	}
+}
+
+// While one Open has the environment its variables name its own file, which is gone
+// when it is done.
+func TestTheConfigurationOfAnotherOpenIsNotRead(t *testing.T) {
+	environment.Lock()
+	t.Setenv(configurationVariable, filepath.Join(t.TempDir(), "of-another-open"))
+	done := make(chan error, 1)
+	go func() {
+		restore, err := (&Driver{}).configure()
+		if err == nil {
+			restore()
+		}
+		done <- err
+	}()
+	select {
+	case err := <-done:
+		t.Errorf("it did not wait: %v", err)
+		done <- nil
+	case <-time.After(50 * time.Millisecond):
+	}
+	t.Setenv(configurationVariable, "")
+	environment.Unlock()
+	if err := <-done; err != nil {
+		t.Error(err)
 	}
 }
 

@@ -11,7 +11,6 @@ package cufile
 import "C"
 
 import (
-	"bytes"
 	"syscall"
 	"unsafe"
 )
@@ -44,11 +43,6 @@ func (t *cudaTable) load(which library, name string) (string, bool) {
 	var text [4096]byte
 	ok := C.stoker_load(t.c, C.int(which), c, (*C.char)(unsafe.Pointer(&text[0])), C.size_t(len(text)))
 	return untilNUL(text[:]), ok != 0
-}
-
-func untilNUL(p []byte) string {
-	p, _, _ = bytes.Cut(p, []byte{0})
-	return string(p)
 }
 
 func (t *cudaTable) symbols() []symbol {

@@ -53,7 +53,7 @@ func (t *cudaTable) receiveLegacy(d deviceHandle, handle *[ipcHandleBytes]byte, 
 func (t *cudaTable) destroy(d deviceHandle, s *segment) status {
 	c := s.c()
 	st := statusOf(C.stoker_destroy(t.c, d.c(), &c))
-	*s = segmentOf(c)
+	s.parts = uint32(c.parts) // all else stays: Slab.Address reads it without a lock
 	return st
 }
 

@@ -3,7 +3,9 @@ package cufile
 import (
 	"errors"
 	"fmt"
+	"os"
 	"syscall"
+	"unsafe"
 )
 
 // Device is a GPU whose primary context this process holds. The primary context is
@@ -28,23 +30,26 @@ func (d *Driver) Device(uuid UUID) (*Device, error) {
 		return nil, err
 	}
 	handle, s := d.table.retain(info.Ordinal)
+	g := &Device{driver: d, info: info, handle: handle}
 	if s.failed() {
+		if handle.context != 0 { // undoing it failed, too
+			d.gate.abandon(g)
+		}
 		return nil, s.error(uuid.String())
 	}
-	g := &Device{driver: d, info: info, handle: handle}
 	d.gate.moveIn(g, "GPU "+uuid.String())
 	return g, nil
 }
 
 func (d *Driver) find(uuid UUID) (DeviceInfo, error) {
 	all, err := d.describe()
-	if err != nil {
-		return DeviceInfo{}, err
-	}
 	for _, info := range all {
 		if info.UUID == uuid {
 			return info, nil
 		}
+	}
+	if err != nil { // it may be the one that does not answer
+		return DeviceInfo{}, fmt.Errorf("open GPU %s: %w", uuid, err)
 	}
 	return DeviceInfo{}, fmt.Errorf("open GPU %s: %w among the %d that this process sees; see nvidia-smi -L and CUDA_VISIBLE_DEVICES", uuid, ErrNoDevice, len(all))
 }
@@ -90,8 +95,9 @@ type HostMemory struct {
 }
 
 // RegisterHost registers memory, which must be a writable mapping (mmap, as of a
-// memfd), page-aligned, and stay mapped until HostMemory.Close: Go's own memory
-// moves and may be collected. It takes milliseconds for a GiB, so register once.
+// memfd), page-aligned (else ErrRange), and stay mapped until HostMemory.Close: Go's
+// own memory moves and may be collected. It takes milliseconds for a GiB, so register
+// once.
 func (g *Device) RegisterHost(p []byte) (*HostMemory, error) {
 	if len(p) == 0 {
 		return nil, fmt.Errorf("register host memory: %w: no bytes", ErrRange)
@@ -100,6 +106,9 @@ func (g *Device) RegisterHost(p []byte) (*HostMemory, error) {
 		return nil, closed("register host memory for GPU", g.info.UUID.String())
 	}
 	defer g.gate.leave()
+	if address := uintptr(unsafe.Pointer(unsafe.SliceData(p))); address%uintptr(os.Getpagesize()) != 0 {
+		return nil, fmt.Errorf("register host memory: %w: it begins at %#x, within a page: give the whole mapping, as mmap made it", ErrRange, address)
+	}
 	if s := g.driver.table.registerHost(g.handle, p); s.failed() {
 		return nil, s.error(fmt.Sprintf("%d bytes", len(p)))
 	}

@@ -32,7 +32,8 @@
 //     flight, then deregisters, unmaps and closes, because freeing memory that is
 //     still registered can deadlock the kernel module (release notes of GPUDirect
 //     Storage). Use after Close is [ErrClosed].
-//   - A Close that fails leaves the rest open, so it can be called again.
+//   - A Close that fails can be called again. Until then its owner may be half gone,
+//     as memory that is unmapped and not yet released: any use of it is [ErrClosed].
 //   - [File.ReadAt] is one call into C and allocates nothing.
 //   - All methods may be called from several goroutines at once.
 //

@@ -25,8 +25,9 @@ type Driver struct {
 // Open loads the libraries, initialises the GPU driver and opens the storage
 // library with the options' parameters. It answers ErrNoCgo, ErrNoDriver (no
 // libcuda) or ErrNoStorage (libcuda and no libcufile), for errors.Is; whatever else
-// goes wrong is an *Error, for example CUDA's 100 where there is no GPU, or a
-// library that is damaged. The caller closes the Driver.
+// goes wrong with a library is an *Error, for example CUDA's 100 where there is no
+// GPU, or a file that is damaged. Options that cannot be, and a cufile.json that
+// cannot be read, are errors of their own. The caller closes the Driver.
 func Open(options Options) (*Driver, error) {
 	if err := options.Validate(); err != nil {
 		return nil, fmt.Errorf("cufile options: %w", err)
@@ -130,8 +131,9 @@ func (d *Driver) Symbols() []Symbol {
 	return out
 }
 
-// Devices describes the GPUs that this process sees, by ordinal. On a machine that
-// has none Open fails already.
+// Devices describes the GPUs that this process sees, by ordinal. One that does not
+// answer, as it fell off the bus, is an error beside the others. On a machine that has
+// none Open fails already.
 func (d *Driver) Devices() ([]DeviceInfo, error) {
 	if !d.gate.enter() {
 		return nil, closed("list the GPUs", "")
@@ -142,14 +144,16 @@ func (d *Driver) Devices() ([]DeviceInfo, error) {
 
 func (d *Driver) describe() ([]DeviceInfo, error) {
 	all := make([]DeviceInfo, 0, d.devices)
+	var failures []error
 	for ordinal := range d.devices {
 		info, s := d.table.describe(ordinal)
 		if s.failed() {
-			return nil, s.error(fmt.Sprintf("GPU %d", ordinal))
+			failures = append(failures, s.error(fmt.Sprintf("GPU %d", ordinal)))
+			continue
 		}
 		all = append(all, info)
 	}
-	return all, nil
+	return all, errors.Join(failures...)
 }
 
 // BARBytes is the size of a GPU's BAR1 aperture as the storage library sees it,

@@ -7,7 +7,8 @@ import (
 	"syscall"
 )
 
-// Kinds of errors, for errors.Is. All others are an [*Error].
+// Kinds of errors, for errors.Is. A call into a library or the kernel that failed is an
+// [*Error]; what is neither comes from a context, a file of Prove's or a cufile.json.
 var (
 	// ErrNoCgo: this program was built without cgo and cannot load libraries.
 	ErrNoCgo = errors.New("cufile: built without cgo, which loading the GPU libraries needs; build with CGO_ENABLED=1 and a C compiler")
@@ -20,12 +21,13 @@ var (
 	ErrUnsupported = errors.New("not supported here")
 	// ErrInUse: something that stands on this is still open.
 	ErrInUse = errors.New("still in use")
-	// ErrClosed: it was closed before.
+	// ErrClosed: it was closed before, or a Close of it has begun and failed.
 	ErrClosed = errors.New("already closed")
 	// ErrReadOnly: the slab was received without the right to write.
 	ErrReadOnly = errors.New("slab is mapped read-only")
-	// ErrRange: offset and length do not lie within the slab.
-	ErrRange = errors.New("outside of the slab")
+	// ErrRange: an offset, a length or an address is none that the slab, the file or the
+	// host memory has.
+	ErrRange = errors.New("out of range")
 	// ErrNoDevice: no GPU that this process sees has this UUID.
 	ErrNoDevice = errors.New("no such GPU")
 	// ErrWrongBytes: a read succeeded and brought other bytes than the file holds.
@@ -76,7 +78,11 @@ func (e *Error) deviceText() string {
 	if e.CUDA == 0 {
 		return ""
 	}
-	return fmt.Sprintf("%s (%d)", DeviceCodeName(e.CUDA), e.CUDA)
+	text := fmt.Sprintf("%s (%d)", DeviceCodeName(e.CUDA), e.CUDA)
+	if meaning, found := deviceTexts[e.CUDA]; found {
+		text += ": " + meaning
+	}
+	return text
 }
 
 func (e *Error) errnoText() string {
@@ -106,16 +112,31 @@ func (e *Error) Remedy() string {
 }
 
 var deviceRemedies = map[int]string{
+	1:   "where a slab was received, its sender sent something else; otherwise a mistake of Stoker's: report it with the versions that stoker doctor prints",
 	2:   "free device memory, or ask for smaller slabs; nvidia-smi shows who holds it",
 	3:   "the driver is not initialised in this process, as after a fork: open after the fork",
+	34:  "name the driver's libcuda.so.1 (STOKER_CUDA_LIB), not the one in the toolkit's folder stubs",
+	36:  "update the driver",
+	46:  "nvidia-smi shows which process has the device for itself alone (compute mode)",
 	100: "give the process a GPU: in a container start it with --gpus, and check CUDA_VISIBLE_DEVICES",
 	101: "check CUDA_VISIBLE_DEVICES",
 	201: "the device was closed; open it anew",
+	214: "look at the device's health (nvidia-smi -q), and reset or replace it",
+	220: "look at the device's health (nvidia-smi -q), and reset or replace it",
+	226: "look at the device's health (nvidia-smi -q), and reset or replace it",
 	304: "the system refused; in a container share what the driver needs (--ipc=host), else see dmesg",
+	400: "a mistake of Stoker's: report it with the versions that stoker doctor prints",
+	700: "the context is lost, with all that is in it: end this process and start it anew",
+	702: "the context is lost, with all that is in it: end this process and start it anew",
+	709: "the context is lost, with all that is in it: end this process and start it anew",
+	712: "give the memory's earlier registration back first (HostMemory.Close)",
+	716: "the context is lost, with all that is in it: end this process and start it anew",
+	719: "the context is lost, with all that is in it: end this process and start it anew",
 	800: "the device does not allow it, as with MIG or in a sandbox; Stoker's path through host memory works there",
 	801: "the device or driver cannot do it; Stoker's path through host memory works there",
 	802: "the GPU fabric is still starting; see nvidia-fabricmanager",
 	803: "driver and library do not fit: reboot after the driver's update, or update both",
+	805: "start the MPS server (nvidia-cuda-mps-control -d), or unset CUDA_MPS_PIPE_DIRECTORY",
 	999: "see dmesg for the driver's Xid messages; in a container check the nvidia-container-toolkit",
 }
 

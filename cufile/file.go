@@ -30,13 +30,9 @@ func (d *Driver) OpenFile(path string, o FileOptions) (*File, error) {
 	if !d.storage {
 		return nil, fmt.Errorf("open %q: %w: opened with NoStorage", path, ErrNoStorage)
 	}
-	flags := unix.O_RDONLY | unix.O_CLOEXEC
-	if !o.Buffered {
-		flags |= unix.O_DIRECT
-	}
-	descriptor, err := openRetrying(path, flags)
+	descriptor, err := openFile(path, o)
 	if err != nil {
-		return nil, &Error{Op: "open", Object: path, Errno: errnoOf(err)}
+		return nil, err
 	}
 	handle, s := d.table.registerFile(descriptor)
 	if s.failed() {
@@ -46,6 +42,30 @@ func (d *Driver) OpenFile(path string, o FileOptions) (*File, error) {
 	f := &File{driver: d, path: path, descriptor: descriptor, handle: handle}
 	d.gate.moveIn(f, fmt.Sprintf("file %q", path))
 	return f, nil
+}
+
+// openFile refuses what cannot be read at an offset before it opens it: the open of a
+// pipe waits for a writer for ever, and the one of a folder blames direct I/O. What
+// cannot be looked at, open says better.
+func openFile(path string, o FileOptions) (int, error) {
+	var stat unix.Stat_t
+	if err := unix.Stat(path, &stat); err == nil && !readable(stat.Mode) {
+		return -1, &Error{Op: "open", Object: path, Detail: "it is no file with bytes at offsets (a folder, pipe, socket or terminal); name a regular file or a block device"}
+	}
+	flags := unix.O_RDONLY | unix.O_CLOEXEC
+	if !o.Buffered {
+		flags |= unix.O_DIRECT
+	}
+	descriptor, err := openRetrying(path, flags)
+	if err != nil {
+		return -1, &Error{Op: "open", Object: path, Errno: errnoOf(err)}
+	}
+	return descriptor, nil
+}
+
+func readable(mode uint32) bool {
+	kind := mode & unix.S_IFMT
+	return kind == unix.S_IFREG || kind == unix.S_IFBLK
 }
 
 func openRetrying(path string, flags int) (int, error) {

@@ -43,7 +43,11 @@ func TestUseAfterCloseIsAnError(t *testing.T) {
 	s, other := r.slab(g, 2<<20), r.slab(g, 2<<20)
 	f, _ := r.file(d, 4096)
 	g2, f2 := r.gpu(d), f
-	r.close(s)
+	gone, err := s.Export()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.close(gone, s)
 	second := func(_ any, err error) error { return err }
 	calls := map[string]func() error{
 		"Slab.Close":        s.Close,
@@ -53,6 +57,7 @@ func TestUseAfterCloseIsAnError(t *testing.T) {
 		"Slab.CopyOut":      func() error { return s.CopyOut(make([]byte, 1), 0) },
 		"Slab.Export":       func() error { return second(s.Export()) },
 		"ReadAt, slab gone": func() error { return second(f2.ReadAt(s, 0, 1, 0)) },
+		"Import, file gone": func() error { return second(g.Import(gone, false)) },
 	}
 	closedAll(t, calls)
 	r.close(f)

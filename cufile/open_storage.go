@@ -23,12 +23,22 @@ func (d *Driver) openStorage() error {
 	}
 	d.storage = true
 	if err := d.startCounting(); err != nil {
-		if s := d.table.closeStorage(); s.failed() {
-			return fmt.Errorf("%w (and closing again: %w)", err, s.error(path))
-		}
-		return err
+		return d.closeUnused(path, err)
 	}
 	return nil
+}
+
+// closeUnused closes the storage library again where Open fails after it. Nobody gets
+// the Driver, so nobody else can try a second time.
+func (d *Driver) closeUnused(path string, cause error) error {
+	s := d.table.closeStorage()
+	if s.failed() {
+		s = d.table.closeStorage()
+	}
+	if s.failed() {
+		return fmt.Errorf("%w (and it cannot be closed again: %w; it stays open until the process ends: start that anew)", cause, s.error(path))
+	}
+	return cause
 }
 
 // findVersion asks the library, or infers the oldest version that fits its symbols:

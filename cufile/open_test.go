@@ -5,6 +5,7 @@ package cufile
 import (
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -84,6 +85,57 @@ func TestOpenRefusesADamagedLibrary(t *testing.T) {
 	}
 }
 
+// It is there, so that it is not missing; what it needs is.
+func TestOpenSaysWhichLibraryALibraryLacks(t *testing.T) {
+	r := newRig(t, stub.V1_15)
+	dir := t.TempDir()
+	needed, path := filepath.Join(dir, "libneeded.so"), filepath.Join(dir, "libcufile.so.0")
+	source := filepath.Join(dir, "empty.c")
+	if err := os.WriteFile(source, []byte("int stoker_empty;\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, arguments := range [][]string{{"-o", needed, source}, {"-Wl,--no-as-needed", "-o", path, source, needed}} {
+		if out, err := exec.Command(stub.Compiler(), append([]string{"-shared", "-fPIC"}, arguments...)...).CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+	}
+	if err := os.Remove(needed); err != nil {
+		t.Fatal(err)
+	}
+	_, err := Open(Options{Device: r.device, Storage: path})
+	if e := errorOf(err); e == nil || e.Op != "dlopen" || e.Object != path || !strings.Contains(e.Detail, "libneeded.so") || errors.Is(err, ErrNoStorage) {
+		t.Errorf("%v, want an error of dlopen that names libneeded.so", err)
+	}
+}
+
+func TestOpenRefusesALibraryThatIsNoFile(t *testing.T) {
+	r := newRig(t, stub.V1_15)
+	for _, path := range []string{pipe(t), t.TempDir()} {
+		if _, err := Open(Options{Device: r.device, Storage: path}); errorOf(err) == nil || !strings.Contains(errorOf(err).Detail, "no regular file") {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+}
+
+// The loader would map it, and the process would die of SIGBUS.
+func TestOpenRefusesADamagedLibraryThatTheLoaderFinds(t *testing.T) {
+	r := newRig(t, stub.V1_15)
+	whole, err := os.ReadFile(r.device)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "libcuda.so.1")
+	if err := os.WriteFile(path, whole[:8192], 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c := exec.Command(os.Args[0])
+	c.Env = append(os.Environ(), roleVariable+"=opening", DeviceLibraryVariable+"=", loaderPathVariable+"="+filepath.Dir(path))
+	out, err := c.CombinedOutput()
+	if c.ProcessState.ExitCode() != 1 || !strings.Contains(string(out), "the loader takes "+path) {
+		t.Errorf("%v: %.500s", err, out)
+	}
+}
+
 func TestOpenRefusesALibraryWithoutWhatItNeeds(t *testing.T) {
 	r := newRig(t, stub.V1_15)
 	for _, symbol := range []string{"cuFileRead", "cuFileHandleRegister"} {
@@ -125,7 +177,7 @@ func checkVersion(t *testing.T, d *Driver, version int) {
 	if !v.Inferred && v.CuFile != version {
 		t.Errorf("version %d, want %d", v.CuFile, version)
 	}
-	if v.Inferred != (version < 1080) || v.CuFile > version {
+	if v.Inferred != (version < 1080) || v.CuFile != version { // the oldest that fits is each of these itself
 		t.Errorf("version %d, inferred %v, of %d", v.CuFile, v.Inferred, version)
 	}
 }
@@ -205,6 +257,34 @@ func TestCompatModeIsSetInEveryVersion(t *testing.T) {
 					t.Errorf("the environment says %q afterwards", got)
 				}
 				r.close(d)
+			})
+		}
+	}
+}
+
+// Where the environment says the opposite. Without the route, and without compat mode,
+// the stand-in does not open.
+func TestTheRouteThatIsAskedForIsSetInEveryVersion(t *testing.T) {
+	for _, version := range stub.Versions() {
+		if version < stub.V1_13 {
+			continue // has no such route
+		}
+		for _, wanted := range []bool{false, true} {
+			t.Run(version.String()+"/"+strconv.FormatBool(wanted), func(t *testing.T) {
+				t.Setenv("STOKER_STUB_ROUTE", "p2p")
+				t.Setenv("CUFILE_USE_PCIP2PDMA", strconv.FormatBool(!wanted))
+				r := newRig(t, version)
+				options := r.options()
+				options.Parameters.PCIP2PDMA = &wanted
+				d, err := Open(options)
+				if (err == nil) != wanted {
+					t.Fatalf("Open: %v, with P2PDMA %v", err, wanted)
+				}
+				if wanted {
+					r.close(d)
+				} else if errorOf(err) == nil || errorOf(err).Code != 5001 {
+					t.Errorf("Open: %v, want 5001", err)
+				}
 			})
 		}
 	}

@@ -4,11 +4,15 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 )
 
 // Names of the environment variables that name the libraries where [Options] does
-// not. They are the one thing that this package takes from the environment: like
-// LD_LIBRARY_PATH they concern the loader, and tests and containers set them.
+// not: like LD_LIBRARY_PATH they concern the loader, and tests and containers set them.
+// Beside these two this package takes from the environment what the libraries
+// themselves read there: LD_LIBRARY_PATH, to look at a library before it is loaded, and
+// CUFILE_ENV_PATH_JSON. While the storage library opens, its variables hold what
+// Parameters say, so that a process started meanwhile inherits them.
 const (
 	DeviceLibraryVariable  = "STOKER_CUDA_LIB"
 	StorageLibraryVariable = "STOKER_CUFILE_LIB"
@@ -21,8 +25,8 @@ type Options struct {
 	// NVIDIA's containers. A path that is given is the only one tried.
 	Device string
 	// Storage is the path of the storage library. Empty: what STOKER_CUFILE_LIB
-	// names, else libcufile.so.0 where the loader finds it, else
-	// /usr/local/cuda*. A path that is given is the only one tried.
+	// names, else libcufile.so.0 where the loader finds it, else below
+	// /usr/local/cuda. A path that is given is the only one tried.
 	Storage string
 	// NoStorage leaves the storage library alone: slabs and copies work, files do
 	// not.
@@ -86,6 +90,11 @@ func (o Options) Validate() error {
 	} {
 		if size.bytes < 0 || size.bytes > 0 && size.bytes < Alignment {
 			wrong = append(wrong, fmt.Errorf("%s %d: want 0, or at least %d bytes", size.name, size.bytes, Alignment))
+		}
+	}
+	for _, path := range []struct{ name, text string }{{"Device", o.Device}, {"Storage", o.Storage}, {"LogDir", o.Parameters.LogDir}} {
+		if strings.ContainsRune(path.text, 0) { // C would take it for the end
+			wrong = append(wrong, fmt.Errorf("%s %q: a path has no zero byte", path.name, path.text))
 		}
 	}
 	return errors.Join(wrong...)

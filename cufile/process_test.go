@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -27,6 +28,7 @@ var roles = map[string]func(){
 	"legacy exporter": func() { exporter((*Device).NewLegacySlab) },
 	"descriptors":     listDescriptors,
 	"real":            openReal,
+	"opening":         func() { must(Open(Options{NoStorage: true})) },
 }
 
 const sharedBytes = 4 << 20
@@ -259,6 +261,44 @@ func TestChildrenInheritNothing(t *testing.T) {
 	}
 	expect(t, s, 0, content)
 	r.close(e, f, s, g, d)
+}
+
+// The library gives a descriptor without close-on-exec: a child that is started before
+// it is set would keep the memory for as long as it lives.
+func TestChildrenThatStartDuringAnExportInheritNothing(t *testing.T) {
+	r := newRig(t, stub.V1_15)
+	d := r.open()
+	g := r.gpu(d)
+	s := r.slab(g, 2<<20)
+	var group sync.WaitGroup
+	done := make(chan struct{})
+	for range 2 {
+		group.Go(func() {
+			for {
+				select {
+				case <-done:
+					return
+				default:
+				}
+				e, err := s.Export()
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				r.close(e)
+			}
+		})
+	}
+	for range 60 {
+		c := exec.Command("/bin/ls", "-l", "/proc/self/fd")
+		if out, err := c.Output(); err != nil || strings.Contains(string(out), "stoker-stub") {
+			t.Errorf("the child has %s, %v", out, err)
+			break
+		}
+	}
+	close(done)
+	group.Wait()
+	r.close(s, g, d)
 }
 
 // openReal opens NVIDIA's own library as Open does, but with no driver below it, and

@@ -54,6 +54,7 @@ type Proof struct {
 	Counted                             bool
 	P2PReads, NvidiaFSReads, PosixReads uint64
 	UnalignedReads                      uint64
-	// Refusal is the library's error where it refused; nil otherwise.
+	// Refusal is the error of the library, or of opening the file, where Route is
+	// NotDirect because of it; nil otherwise.
 	Refusal *Error
 }

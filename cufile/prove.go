@@ -3,6 +3,7 @@ package cufile
 import (
 	"bytes"
 	"context"
+	crand "crypto/rand"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -22,10 +23,12 @@ const (
 // on the device and compares every byte, then says which way the bytes took: by the
 // library's route counters (cuFile 1.15 and later, with Options.Statistics 3). That
 // the library opens and reads proves nothing: it may read through host memory without
-// a word. A refusal by the library is an answer, NotDirect with the reason; an error
-// is what kept Prove from asking, or bytes that are wrong. Other reads on the device
-// during the proof blur the counters. It needs 16 MiB on the device and in dir and
-// leaves nothing. ctx is looked at between reads.
+// a word. A refusal by the library is an answer, NotDirect with the reason, and so is a
+// file system without direct I/O; an error is what kept Prove from asking, bytes that
+// are wrong, or what could not be closed afterwards, which the device then closes.
+// Other reads on the device during the proof, and ResetStatistics, blur the counters.
+// It needs 16 MiB on the device and in dir and leaves nothing. ctx is looked at between
+// reads.
 func (d *Driver) Prove(ctx context.Context, dir string, device *Device) (Proof, error) {
 	p := Proof{Dir: dir, Device: device.UUID(), CuFile: d.versions.CuFile, Stub: d.versions.Stub}
 	if !d.storage {
@@ -36,20 +39,38 @@ func (d *Driver) Prove(ctx context.Context, dir string, device *Device) (Proof, 
 		return p, fmt.Errorf("prove the route to %q: %w", dir, err)
 	}
 	err = d.readProof(ctx, path, content, device, &p)
-	if refusal := errorOf(err); refusal != nil && refusal.Code != 0 {
-		p.Route, p.Reason, p.Refusal, err = NotDirect, "the library refuses: "+refusal.Error(), refusal, nil
-	}
 	if err = errors.Join(err, os.Remove(path)); err != nil {
 		return p, fmt.Errorf("prove the route to %q: %w", dir, err)
 	}
 	return p, nil
 }
 
+// refused makes of the library's refusal the answer; any other error stays one. It is
+// asked before anything is closed: an error of a Close is no refusal.
+func (p *Proof) refused(err error) error {
+	refusal := errorOf(err)
+	switch {
+	case refusal == nil:
+		return err
+	case refusal.Code != 0:
+		p.Reason = "the library refuses: " + refusal.Error()
+	case refusal.Op == "open" && refusal.Errno == unix.EINVAL:
+		p.Reason = "no file opens for direct I/O here: " + refusal.Error()
+	default:
+		return err
+	}
+	p.Route, p.Refusal = NotDirect, refusal
+	return nil
+}
+
 // proofFile writes random bytes, to the drive and out of the page cache, so that a
-// read has to come from the drive.
+// read has to come from the drive. They are others each time: the drive may still hold
+// those of an earlier proof, and a read that comes too early would find them right.
 func proofFile(dir string) (content []byte, path string, err error) {
+	var seed [32]byte
+	_, _ = crand.Read(seed[:]) // never fails
 	content = make([]byte, proofBytes)
-	_, _ = rand.NewChaCha8([32]byte{'s', 't', 'o', 'k', 'e', 'r'}).Read(content) // never fails
+	_, _ = rand.NewChaCha8(seed).Read(content) // never fails
 	file, err := os.CreateTemp(dir, ".stoker-proof-*")
 	if err != nil {
 		return nil, "", err
@@ -73,18 +94,23 @@ func (d *Driver) readProof(ctx context.Context, path string, content []byte, dev
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, slab.Close()) }()
+	defer func() {
+		if closeErr := slab.Close(); closeErr != nil {
+			device.gate.abandon(slab)
+			err = errors.Join(err, closeErr)
+		}
+	}()
 	if err := slab.Register(); err != nil {
-		return err
+		return p.refused(err)
 	}
 	file, err := d.OpenFile(path, FileOptions{})
 	if err != nil {
-		return err
+		return p.refused(err)
 	}
 	defer func() { err = errors.Join(err, file.Close()) }()
 	before, countErr := d.routes(device.UUID())
 	if err := readAll(ctx, file, slab, content, p); err != nil {
-		return err
+		return p.refused(err)
 	}
 	if countErr != nil {
 		p.Route, p.Reason = Unknown, fmt.Sprintf("%d reads are right, and nothing says how they came: %v", p.Reads, countErr)
@@ -164,6 +190,10 @@ func (d *Driver) routes(uuid UUID) (DeviceStatistics, error) {
 // judge draws the conclusion from what the counters moved by. Each read must be
 // counted at least once, all of them on one direct way and none through POSIX.
 func (p *Proof) judge(before, after DeviceStatistics) {
+	if before.P2PReads > after.P2PReads || before.NvidiaFSReads > after.NvidiaFSReads || before.PosixReads > after.PosixReads || before.UnalignedReads > after.UnalignedReads {
+		p.Route, p.Reason = Unknown, fmt.Sprintf("%d reads are right, and the library's counters were set back meanwhile", p.Reads)
+		return
+	}
 	p.Counted = true
 	p.P2PReads = after.P2PReads - before.P2PReads
 	p.NvidiaFSReads = after.NvidiaFSReads - before.NvidiaFSReads

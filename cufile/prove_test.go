@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/stokerio/stoker/cufile/stub"
@@ -153,5 +154,70 @@ func TestNoRouteIsNoSilence(t *testing.T) {
 		if p := r.prove(r.options()); p.Route != NotDirect || p.Refusal == nil {
 			t.Errorf("%s: %s: %s", version, p.Route, p.Reason)
 		}
+	}
+}
+
+// A slab that cannot be closed must not turn wrong bytes into a refusal.
+func TestProveSaysThatBytesAreWrongWhateverElseFails(t *testing.T) {
+	r := newRig(t, stub.V1_15)
+	d := r.open()
+	g := r.gpu(d)
+	r.faults(stub.Fault{Op: "cuFileRead", Kind: stub.Corrupt, Value: 4711}, stub.Fault{Op: "cuFileBufDeregister", Value: 5030})
+	p, err := d.Prove(t.Context(), t.TempDir(), g)
+	if !errors.Is(err, ErrWrongBytes) || p.Route != Unknown || p.Refusal != nil || !strings.Contains(err.Error(), "cuFileBufDeregister") {
+		t.Errorf("%s: %s, %v, want wrong bytes and the failed close", p.Route, p.Reason, err)
+	}
+	r.fired(2)
+	r.faults()
+	r.close(g, d)
+}
+
+// A failed close is no refusal: the reads have shown the route by then.
+func TestProveAnswersBesideAFailedClose(t *testing.T) {
+	r := newRig(t, stub.V1_15)
+	d := r.open()
+	g := r.gpu(d)
+	r.faults(stub.Fault{Op: "cuFileBufDeregister", Value: 5030})
+	p, err := d.Prove(t.Context(), t.TempDir(), g)
+	if p.Route != PCIP2PDMA || p.Refusal != nil || errorOf(err) == nil || errorOf(err).Op != "cuFileBufDeregister" {
+		t.Errorf("%s: %s, %v, want p2pdma and the failed close", p.Route, p.Reason, err)
+	}
+	r.fired(1)
+	r.faults()
+	r.close(g, d)
+}
+
+func TestCountersThatGoBackProveNothing(t *testing.T) {
+	for _, after := range []DeviceStatistics{{}, {P2PReads: 116}, {P2PReads: 116, UnalignedReads: 100}, {P2PReads: 116, PosixReads: 100}} {
+		p := Proof{Reads: proofReads}
+		p.judge(DeviceStatistics{P2PReads: 100, PosixReads: 100, UnalignedReads: 100}, after)
+		if p.Route != Unknown || p.Counted || !strings.Contains(p.Reason, "set back") {
+			t.Errorf("%+v: %s: %s", after, p.Route, p.Reason)
+		}
+	}
+}
+
+func TestEachProofHasBytesOfItsOwn(t *testing.T) {
+	dir := t.TempDir()
+	first, _, err1 := proofFile(dir)
+	second, _, err2 := proofFile(dir)
+	if err1 != nil || err2 != nil {
+		t.Fatal(err1, err2)
+	}
+	if firstDifference(first[:64], second[:64]) < 0 {
+		t.Error("two proofs have the same bytes: one could read what the other left")
+	}
+}
+
+// tmpfs before Linux 6.6 is such a file system. No kernel here has one.
+func TestAFileSystemWithoutDirectIOIsNotDirect(t *testing.T) {
+	var p Proof
+	err := p.refused(&Error{Op: "open", Object: "/tmp/file", Errno: syscall.EINVAL})
+	if err != nil || p.Route != NotDirect || p.Refusal == nil || !strings.Contains(p.Reason, "direct I/O") {
+		t.Errorf("%s: %s, %v", p.Route, p.Reason, err)
+	}
+	p = Proof{}
+	if err := p.refused(&Error{Op: "open", Object: "/tmp/file", Errno: syscall.EMFILE}); err == nil || p.Route != Unknown {
+		t.Errorf("%s, %v: too many open files say nothing of the route", p.Route, err)
 	}
 }

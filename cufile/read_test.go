@@ -110,6 +110,26 @@ func TestReadAtGivesTheReasonOfAFailure(t *testing.T) {
 	v.faults()
 }
 
+// Only interruptions in a row are too many: a long read under a profiler has more.
+func TestReadAtCountsInterruptionsFromWhereItCame(t *testing.T) {
+	v := newReading(t, 1<<20, 1<<20)
+	const many = maxInterruptions - 1
+	v.faults(
+		stub.Fault{Op: "cuFileRead", Kind: stub.EINTR, Times: many},
+		stub.Fault{Op: "cuFileRead", Kind: stub.EINTR, After: 1, Times: many}, // counts what the first lets through
+		stub.Fault{Op: "cuFileRead", Kind: stub.Short},
+	)
+	if n, err := v.file.ReadAt(v.slab, 0, 1<<20, 0); n != 1<<20 || err != nil {
+		t.Errorf("ReadAt: %d, %v", n, err)
+	}
+	v.fired(3)
+	if got := v.state.Fired(0) + v.state.Fired(1); got != 2*many {
+		t.Errorf("%d interruptions, want %d", got, 2*many)
+	}
+	expect(t, v.slab, 0, v.content)
+	v.faults()
+}
+
 func TestReadAtSaysHowFarItCame(t *testing.T) {
 	v := newReading(t, 1<<20, 1<<20)
 	v.faults(stub.Fault{Op: "cuFileRead", Kind: stub.Short}, stub.Fault{Op: "cuFileRead", Kind: stub.EIO, After: 1})
@@ -156,6 +176,18 @@ func TestUnalignedReadsAreRightAndCounted(t *testing.T) {
 	after, err := v.driver.routes(v.device.UUID())
 	if err != nil || after.UnalignedReads-before.UnalignedReads != 4 {
 		t.Errorf("%d unaligned reads counted, %v, want 4", after.UnalignedReads-before.UnalignedReads, err)
+	}
+}
+
+// To see that the file ends takes no second read, which would be an unaligned one.
+func TestAnAlignedReadOverTheEndStaysAligned(t *testing.T) {
+	v := newReading(t, 1<<20, 2*Alignment+100)
+	before := v.state.Reads(stub.PCIP2PDMA)
+	if n, err := v.file.ReadAt(v.slab, 0, 4*Alignment, 0); n != 2*Alignment+100 || err != io.EOF {
+		t.Errorf("ReadAt: %d, %v, want %d, EOF", n, err, 2*Alignment+100)
+	}
+	if reads, unaligned := v.state.Reads(stub.PCIP2PDMA)-before, v.state.Reads(stub.Unaligned); reads != 1 || unaligned != 0 {
+		t.Errorf("%d reads, %d of them unaligned, want one that is aligned", reads, unaligned)
 	}
 }
 

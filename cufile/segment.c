@@ -81,16 +81,28 @@ static stoker_status import(stoker_table *t, stoker_device device, int descripto
 	return map(t, device, writable, s);
 }
 
+/* A handle says nothing of its size, and its sender may lie. No document promises that
+ * a driver answers for memory of another process: where it does not, the sender is
+ * believed. */
+static uint64_t whole(stoker_table *t, uint64_t address, uint64_t claimed) {
+	stoker_cuda_address base;
+	size_t bytes;
+	if (!t->cuMemGetAddressRange || t->cuMemGetAddressRange(&base, &bytes, address))
+		return claimed;
+	uint64_t room = base + bytes - address;
+	return room < claimed ? room : claimed;
+}
+
 static stoker_status import_legacy(stoker_table *t, stoker_device device, const char *handle, uint64_t bytes, stoker_segment *s) {
 	stoker_cuda_ipc_handle copy;
 	stoker_cuda_address address;
 	memcpy(copy.reserved, handle, sizeof copy.reserved);
 	s->granularity = 2 << 20;
-	s->bytes = bytes;
 	ENTER(device);
 	TRY(cuIpcOpenMemHandle, &address, copy, STOKER_CU_IPC_MEM_LAZY_ENABLE_PEER_ACCESS);
 	s->address = address;
 	s->parts |= STOKER_PART_IPC;
+	s->bytes = whole(t, address, bytes);
 	return fine;
 }
 

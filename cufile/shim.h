@@ -104,6 +104,7 @@ enum {
 stoker_status stoker_create(stoker_table *t, stoker_device device, uint64_t bytes, int direct, stoker_segment *out);
 stoker_status stoker_create_legacy(stoker_table *t, stoker_device device, uint64_t bytes, stoker_segment *out);
 stoker_status stoker_import(stoker_table *t, stoker_device device, int descriptor, uint64_t bytes, int writable, stoker_segment *out);
+/* segment->bytes is less than bytes where the memory is. */
 stoker_status stoker_import_legacy(stoker_table *t, stoker_device device, const char *handle, uint64_t bytes, stoker_segment *out);
 stoker_status stoker_destroy(stoker_table *t, stoker_device device, stoker_segment *segment);
 /* stoker_export gives a descriptor that is close-on-exec and the caller's. */

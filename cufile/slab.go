@@ -3,7 +3,6 @@ package cufile
 import (
 	"errors"
 	"fmt"
-	"os"
 )
 
 // errTwice is a registration, or its end, that happened before.
@@ -53,6 +52,9 @@ func (g *Device) adopt(name string, build func(*Slab) status) (*Slab, error) {
 	defer g.gate.leave()
 	s := &Slab{device: g}
 	if st := build(s); st.failed() {
+		if s.segment.parts != 0 { // undoing it failed, too
+			g.gate.abandon(s)
+		}
 		return nil, st.error(fmt.Sprintf("%s on %s", name, g.info.UUID))
 	}
 	g.gate.moveIn(s, name)
@@ -132,7 +134,7 @@ func (s *Slab) explain(what string, err error) error {
 // within refuses ranges outside of the slab.
 func (s *Slab) within(offset int64, n int) error {
 	if offset < 0 || n < 0 || offset > s.bytes || int64(n) > s.bytes-offset {
-		return fmt.Errorf("%w: %d bytes at %d of %d", ErrRange, n, offset, s.bytes)
+		return fmt.Errorf("%w: %d bytes at %d of a slab of %d", ErrRange, n, offset, s.bytes)
 	}
 	return nil
 }
@@ -200,75 +202,4 @@ func (s *Slab) Close() error {
 		return nil
 	})
 	return s.explain("close", err)
-}
-
-// Export is a slab on its way to another process.
-type Export struct {
-	Kind        SlabKind
-	Bytes       int64
-	MappedBytes int64
-	Granularity int64
-	Device      UUID
-	Process     int // the exporter's PID
-	// File is the descriptor of a VMM slab, which whoever has the Export closes;
-	// nil for a legacy one.
-	File *os.File
-	// Handle is the handle of a legacy slab; zero for a VMM one.
-	Handle [ipcHandleBytes]byte
-}
-
-// Export makes what another process needs to map the slab. SendSlab sends it.
-func (s *Slab) Export() (Export, error) {
-	if !s.gate.enter() {
-		return Export{}, closed("export", s.name())
-	}
-	defer s.gate.leave()
-	e := Export{
-		Kind: s.kind, Bytes: s.bytes, MappedBytes: int64(s.segment.bytes), Granularity: int64(s.segment.granularity),
-		Device: s.device.info.UUID, Process: os.Getpid(),
-	}
-	if s.kind == SlabLegacy {
-		handle, st := s.device.driver.table.exportLegacy(s.device.handle, s.segment)
-		e.Handle = handle
-		return e, s.explain("export", st.err(s.name()))
-	}
-	descriptor, st := s.device.driver.table.export(s.device.handle, s.segment)
-	if st.failed() {
-		return Export{}, s.explain("export", st.error(s.name()))
-	}
-	e.File = os.NewFile(uintptr(descriptor), "slab")
-	return e, nil
-}
-
-// Close closes the descriptor, if there is one.
-func (e Export) Close() error {
-	if e.File == nil {
-		return nil
-	}
-	return e.File.Close()
-}
-
-// Import maps a slab that another process exported, read-only unless writable. The
-// export's File stays its owner's. A legacy slab is always writable by the hardware;
-// here it is held to what was asked.
-func (g *Device) Import(e Export, writable bool) (*Slab, error) {
-	if err := e.validate(); err != nil {
-		return nil, err
-	}
-	if e.Kind == SlabVMM && e.File == nil {
-		return nil, fmt.Errorf("import slab: %w: no descriptor", ErrMessage)
-	}
-	if e.Device != g.info.UUID {
-		return nil, fmt.Errorf("import slab: it lies on GPU %s, not on %s: open that one", e.Device, g.info.UUID)
-	}
-	return g.adopt(fmt.Sprintf("imported slab of %d bytes", e.Bytes), func(s *Slab) status {
-		s.kind, s.bytes, s.writable = e.Kind, e.Bytes, writable
-		var st status
-		if e.Kind == SlabLegacy {
-			s.segment, st = g.driver.table.receiveLegacy(g.handle, &e.Handle, uint64(e.MappedBytes))
-		} else {
-			s.segment, st = g.driver.table.receive(g.handle, int(e.File.Fd()), uint64(e.MappedBytes), writable)
-		}
-		return st
-	})
 }

@@ -205,33 +205,6 @@ func TestHostMemoryIsCopiedFromWhereItLies(t *testing.T) {
 	r.close(s, g, d)
 }
 
-func TestDevicesAreFoundByUUIDWhateverTheirOrder(t *testing.T) {
-	r := newRig(t, stub.V1_15)
-	d := r.open()
-	before, err := d.Devices()
-	if err != nil || len(before) != 2 || before[0].Name != "STUB GPU" || !before[0].Exportable() || before[0].Major == 0 || before[0].PCI == "" {
-		t.Fatalf("devices %+v, %v", before, err)
-	}
-	r.close(d)
-	t.Setenv("CUDA_VISIBLE_DEVICES", "1,0")
-	d = r.open()
-	after, err := d.Devices()
-	if err != nil || len(after) != 2 || after[0].UUID != before[1].UUID {
-		t.Fatalf("devices %+v, %v", after, err)
-	}
-	g, err := d.Device(before[0].UUID)
-	if err != nil || g.Info().Ordinal != 1 {
-		t.Errorf("device %v, %v, want ordinal 1", g, err)
-	}
-	r.close(g, d)
-	t.Setenv("CUDA_VISIBLE_DEVICES", "1")
-	d = r.open()
-	if _, err := d.Device(before[0].UUID); !errors.Is(err, ErrNoDevice) {
-		t.Errorf("a hidden device: %v, want ErrNoDevice", err)
-	}
-	r.close(d)
-}
-
 func TestSlabsWithoutDescriptorsAreLegacyOnes(t *testing.T) {
 	for _, missing := range []string{"vmm=0", "fd=0"} {
 		t.Setenv("STOKER_STUB_DEVICES", missing)
@@ -244,6 +217,21 @@ func TestSlabsWithoutDescriptorsAreLegacyOnes(t *testing.T) {
 		}
 		r.close(s, g, d)
 	}
+}
+
+// As a driver before CUDA 10.2, which says of itself that it could.
+func TestSlabsOfAnOldDriverAreLegacyOnes(t *testing.T) {
+	r := newRig(t, stub.V1_15)
+	d, err := Open(Options{Device: libraries(t, stub.NoStorage, "cuMemCreate").CUDA, NoStorage: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := r.gpu(d)
+	s := r.slab(g, 2<<20)
+	if s.Kind() != SlabLegacy || !g.Info().Exportable() {
+		t.Errorf("a %s slab", s.Kind())
+	}
+	r.close(s, g, d)
 }
 
 func TestMIGRefusesLegacyExports(t *testing.T) {
@@ -318,6 +306,30 @@ func TestASlabThatIsReceivedIsTheSameMemory(t *testing.T) {
 		r.close(other, a, b)
 	}
 	r.close(g, d)
+}
+
+// What Go refuses is one thing: the mapping itself must not be writable either, as it
+// is for whatever else runs on the device.
+func TestASlabReceivedToBeReadIsMappedSo(t *testing.T) {
+	r := newRig(t, stub.V1_15)
+	d := r.open()
+	g := r.gpu(d)
+	s := r.slab(g, 2<<20)
+	for _, writable := range []bool{false, true} {
+		e, err := s.Export()
+		if err != nil {
+			t.Fatal(err)
+		}
+		other, err := g.Import(e, writable)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if st := d.table.copyIn(g.handle, other.Address(), []byte{1}); st.failed() == writable {
+			t.Errorf("writable %v: a write gives %v", writable, st.err(""))
+		}
+		r.close(other, e)
+	}
+	r.close(s, g, d)
 }
 
 func TestReceiveSlabRefusesWhatIsNone(t *testing.T) {

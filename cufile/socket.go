@@ -36,7 +36,9 @@ func SendSlab(c *net.UnixConn, s *Slab) error {
 
 // ReceiveSlab takes a slab that SendSlab sent and maps it on the device, which must
 // be the GPU that it lies on: read-only unless writable. The caller closes the slab.
-// io.EOF where the sender closed the connection before a message.
+// io.EOF where the sender closed the connection before a message; ErrMessage where it
+// sent something else, whatever follows on the connection is then undefined. A deadline
+// on the connection bounds the wait for a sender that says nothing.
 func ReceiveSlab(c *net.UnixConn, g *Device, writable bool) (*Slab, error) {
 	message, files, err := receiveMessage(c)
 	defer closeAll(files)
@@ -74,10 +76,12 @@ func closeAll(files []*os.File) {
 const maxRights = 4
 
 // receiveMessage reads one message. A stream may give it in pieces; descriptors come
-// with the first. What it answers is to be closed, with or without an error.
+// with the first. It stops at the second descriptor: each piece may bring some, and a
+// sender must not fill this process's table. What it answers is to be closed, with or
+// without an error.
 func receiveMessage(c *net.UnixConn) (message []byte, files []*os.File, err error) {
 	buffer := make([]byte, messageBytes)
-	control := make([]byte, unix.CmsgSpace(4*maxRights))
+	control := make([]byte, unix.CmsgSpace(unix.SizeofUcred)+unix.CmsgSpace(4*maxRights))
 	for done := 0; done < messageBytes; {
 		n, controlBytes, flags, _, err := c.ReadMsgUnix(buffer[done:], control)
 		more, rightsErr := received(control[:controlBytes])
@@ -89,7 +93,7 @@ func receiveMessage(c *net.UnixConn) (message []byte, files []*os.File, err erro
 			return nil, files, err
 		case rightsErr != nil:
 			return nil, files, rightsErr
-		case flags&(unix.MSG_CTRUNC|unix.MSG_TRUNC) != 0:
+		case flags&(unix.MSG_CTRUNC|unix.MSG_TRUNC) != 0 || len(files) > 1:
 			return nil, files, fmt.Errorf("%w: it is longer, or has more descriptors, than it may", ErrMessage)
 		}
 		done += n

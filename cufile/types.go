@@ -10,7 +10,8 @@ import (
 // change with CUDA_VISIBLE_DEVICES.
 type UUID [16]byte
 
-// String gives the form that nvidia-smi prints: GPU-xxxxxxxx-xxxx-....
+// String gives the form that nvidia-smi prints: GPU-xxxxxxxx-xxxx-.... A MIG instance
+// has it, too, where nvidia-smi writes MIG-: nothing in the bytes tells them apart.
 func (u UUID) String() string {
 	x := hex.EncodeToString(u[:])
 	return "GPU-" + x[:8] + "-" + x[8:12] + "-" + x[12:16] + "-" + x[16:20] + "-" + x[20:]

@@ -68,7 +68,16 @@ func TestGPULines(t *testing.T) {
 	mig := func(m *made) {
 		m.NVML.GPUs[0].MIG = &inventory.MIG{Enabled: true, Devices: make([]inventory.MIGDevice, 3)}
 	}
+	// As CUDA names it: by the partition's UUID.
+	partition := func(m *made) {
+		m.NVML.GPUs[0].MIG = &inventory.MIG{Enabled: true, Devices: []inventory.MIGDevice{
+			{UUID: "MIG-" + m.NVML.GPUs[0].UUID[4:], Memory: &inventory.Memory{Total: 10 << 30, Free: 9 << 30}},
+		}}
+		m.NVML.GPUs[0].UUID = "GPU-of-the-whole"
+	}
 	check(t, []state{
+		{"a partition", "gpus", partition, Info, "MIG with 1 partitions"},
+		{"room in a partition", "memory", partition, OK, "9 GiB of 10 GiB free"},
 		{"one", "gpus", func(*made) {}, OK, "NVIDIA H100 80GB HBM3 (GPU-53545542-"},
 		{"none", "gpus", func(m *made) { m.GPU.Devices = nil }, None, "no GPU that can be used"},
 		{"old", "gpus", func(m *made) { m.GPU.Devices[0].Major = 7 }, Warn, "7.5 and newer"},

@@ -34,18 +34,22 @@ func examineMemory(m *Machine) Check {
 // room compares a GPU's memory, and the window to it, with what slabs are to take.
 func (m *Machine) room(d *cufile.DeviceInfo) (parts []part, against string) {
 	known := m.NVML.Find(d.UUID.String())
-	if known == nil || known.Memory == nil {
+	var memory *inventory.Memory
+	if known != nil {
+		memory = known.MemoryOf(d.UUID.String())
+	}
+	if memory == nil {
 		return []part{{Info, d.UUID.String() + ": not known to NVML", "how much of its memory is free is not known", ""}}, ""
 	}
 	needed := m.Wanted.SlabBytes + contextBytes
-	if known.Memory.Free < needed {
+	if memory.Free < needed {
 		parts = append(parts, part{
-			Warn, fmt.Sprintf("%s: %s free", d.UUID, sized(known.Memory.Free)),
+			Warn, fmt.Sprintf("%s: %s free", d.UUID, sized(memory.Free)),
 			"slabs of " + sized(m.Wanted.SlabBytes) + " and a context of about 500 MiB do not fit", "nvidia-smi --query-compute-apps=pid,used_memory --format=csv",
 		})
 		against = "the GPU has too little free memory"
 	} else {
-		parts = append(parts, part{OK, fmt.Sprintf("%s: %s of %s free", d.UUID, sized(known.Memory.Free), sized(known.Memory.Total)), "", ""})
+		parts = append(parts, part{OK, fmt.Sprintf("%s: %s of %s free", d.UUID, sized(memory.Free), sized(memory.Total)), "", ""})
 	}
 	window, windowFree, ok := m.window(d, known)
 	switch {

@@ -16,6 +16,7 @@ package inventory
 
 import (
 	"context"
+	"strings"
 	"time"
 )
 
@@ -126,14 +127,41 @@ type Metrics struct {
 	PCIeReceived    *float64 `json:"pcie_received,omitempty"`
 }
 
-// Find returns the GPU with a UUID, or nil.
+// Find returns the GPU with a UUID, or the one that has a partition with it, or nil.
+// Prefixes do not matter: CUDA names a partition by the bytes alone.
 func (i *Inventory) Find(uuid string) *GPU {
 	for j := range i.GPUs {
-		if i.GPUs[j].UUID == uuid {
-			return &i.GPUs[j]
+		if gpu := &i.GPUs[j]; sameUUID(gpu.UUID, uuid) || gpu.partition(uuid) != nil {
+			return gpu
 		}
 	}
 	return nil
+}
+
+// MemoryOf is that of the partition with a UUID, or of the GPU where it has none such.
+func (g *GPU) MemoryOf(uuid string) *Memory {
+	if p := g.partition(uuid); p != nil {
+		return p.Memory
+	}
+	return g.Memory
+}
+
+func (g *GPU) partition(uuid string) *MIGDevice {
+	if g.MIG == nil {
+		return nil
+	}
+	for i := range g.MIG.Devices {
+		if sameUUID(g.MIG.Devices[i].UUID, uuid) {
+			return &g.MIG.Devices[i]
+		}
+	}
+	return nil
+}
+
+// sameUUID compares what follows GPU- and MIG-. What could not be read is nobody's.
+func sameUUID(a, b string) bool {
+	bare := func(uuid string) string { return strings.TrimPrefix(strings.TrimPrefix(uuid, "GPU-"), "MIG-") }
+	return bare(a) != "" && bare(a) == bare(b)
 }
 
 // lacks notes that something could not be read.

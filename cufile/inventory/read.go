@@ -111,10 +111,12 @@ func (b *board) read(index int) {
 	})
 	b.ask("pci", "nvmlDeviceGetPciInfo", func() nvml.Return {
 		info, code := device.GetPciInfo()
-		b.gpu.PCI = fmt.Sprintf("%04x:%02x:%02x.0", info.Domain, info.Bus, info.Device)
+		if code == nvml.SUCCESS {
+			b.gpu.PCI = fmt.Sprintf("%04x:%02x:%02x.0", info.Domain, info.Bus, info.Device)
+		}
 		return code
 	})
-	b.gpu.Memory = b.memory(device)
+	b.gpu.Memory = b.memory("memory", device)
 	b.ask("bar1", "nvmlDeviceGetBAR1MemoryInfo", func() nvml.Return {
 		info, code := device.GetBAR1MemoryInfo()
 		if code == nvml.SUCCESS {
@@ -134,8 +136,8 @@ func (b *board) read(index int) {
 }
 
 // memory is that of a GPU or of a partition.
-func (b *board) memory(device nvml.Device) (memory *Memory) {
-	b.ask("memory", "nvmlDeviceGetMemoryInfo", func() nvml.Return {
+func (b *board) memory(what string, device nvml.Device) (memory *Memory) {
+	b.ask(what, "nvmlDeviceGetMemoryInfo", func() nvml.Return {
 		info, code := device.GetMemoryInfo()
 		if code == nvml.SUCCESS {
 			memory = &Memory{Total: int64(info.Total), Free: int64(info.Free)}
@@ -190,7 +192,7 @@ func (b *board) readPartitions() {
 			b.gpu.lacks("mig devices", reason(code))
 			continue
 		}
-		device.Memory = b.memory(part)
+		device.Memory = b.memory("memory of mig devices", part)
 		mig.Devices = append(mig.Devices, device)
 	}
 }

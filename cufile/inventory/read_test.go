@@ -163,6 +163,12 @@ func TestWhatAGPUDoesNotHaveIsNamed(t *testing.T) {
 		"utilisation": func(d *mock.Device) {
 			d.GetUtilizationRatesFunc = func() (u nvml.Utilization, _ nvml.Return) { return u, refuse }
 		},
+		"uuid": func(d *mock.Device) { d.GetUUIDFunc = func() (string, nvml.Return) { return "", refuse } },
+		"name": func(d *mock.Device) { d.GetNameFunc = func() (string, nvml.Return) { return "", refuse } },
+		"pci":  func(d *mock.Device) { d.GetPciInfoFunc = func() (p nvml.PciInfo, _ nvml.Return) { return p, refuse } },
+		"capability": func(d *mock.Device) {
+			d.GetCudaComputeCapabilityFunc = func() (int, int, nvml.Return) { return 0, 0, refuse }
+		},
 		"metrics": func(d *mock.Device) {
 			d.GpmQueryDeviceSupportFunc = func() (nvml.GpmSupport, nvml.Return) { return nvml.GpmSupport{}, nvml.SUCCESS }
 		},
@@ -170,8 +176,12 @@ func TestWhatAGPUDoesNotHaveIsNamed(t *testing.T) {
 		device := hopper()
 		spoil(device)
 		found := read(t.Context(), newLibrary(device), measuring)
-		if gpu := found.GPUs[0]; len(gpu.Absent) != 1 || gpu.Absent[what] != "this GPU does not have it" {
+		gpu := found.GPUs[0]
+		if len(gpu.Absent) != 1 || gpu.Absent[what] != "this GPU does not have it" {
 			t.Errorf("%s: %+v", what, gpu.Absent)
+		}
+		if what == "pci" && gpu.PCI != "" {
+			t.Errorf("an address that could not be read is %s", gpu.PCI)
 		}
 	}
 }
@@ -205,6 +215,22 @@ func TestPartitionsAreListed(t *testing.T) {
 	mig := read(t.Context(), newLibrary(device), Options{}).GPUs[0].MIG
 	if mig == nil || !mig.Enabled || len(mig.Devices) != 1 || mig.Devices[0].UUID != "MIG-7" || mig.Devices[0].Memory == nil {
 		t.Errorf("%s", text(t, mig))
+	}
+}
+
+func TestAPartitionWithoutMemoryDoesNotHideTheGPUs(t *testing.T) {
+	device, part := hopper(), &mock.Device{
+		GetUUIDFunc:       func() (string, nvml.Return) { return "MIG-7", nvml.SUCCESS },
+		GetMemoryInfoFunc: func() (m nvml.Memory, _ nvml.Return) { return m, nvml.ERROR_NO_PERMISSION },
+	}
+	device.GetMigModeFunc = func() (int, int, nvml.Return) {
+		return nvml.DEVICE_MIG_ENABLE, nvml.DEVICE_MIG_ENABLE, nvml.SUCCESS
+	}
+	device.GetMaxMigDeviceCountFunc = func() (int, nvml.Return) { return 1, nvml.SUCCESS }
+	device.GetMigDeviceHandleByIndexFunc = func(int) (nvml.Device, nvml.Return) { return part, nvml.SUCCESS }
+	gpu := read(t.Context(), newLibrary(device), Options{}).GPUs[0]
+	if gpu.Memory == nil || gpu.Absent["memory"] != "" || gpu.Absent["memory of mig devices"] != "it needs more rights" {
+		t.Errorf("%s", text(t, gpu))
 	}
 }
 

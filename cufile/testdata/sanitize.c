@@ -3,6 +3,7 @@
  * It ends with 1 and a line where something is not as it must be.
  */
 #define _GNU_SOURCE
+#include <dlfcn.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -44,6 +45,17 @@ static stoker_table *load(const char *device, const char *storage) {
 	return t;
 }
 
+/* Whether a context is current in this thread, by a library that is loaded. */
+static int has_context(const char *device) {
+	void *library = dlopen(device, RTLD_LAZY | RTLD_NOLOAD);
+	REQUIRE(library);
+	int (*get)(void **) = (int (*)(void **))(uintptr_t)dlsym(library, "cuCtxGetCurrent");
+	void *context;
+	REQUIRE(get && get(&context) == 0);
+	dlclose(library);
+	return context != NULL;
+}
+
 static void copies(stoker_table *t, stoker_device d, stoker_segment s) {
 	char there[5000], back[5000];
 	memset(there, 'x', sizeof there);
@@ -66,8 +78,12 @@ static void shares(stoker_table *t, stoker_device d, stoker_segment s) {
 	int descriptor;
 	fine(stoker_export(t, d, s, &descriptor));
 	REQUIRE(fcntl(descriptor, F_GETFD) & FD_CLOEXEC);
+	fine(stoker_import(t, d, descriptor, s.bytes, 1, &other));
+	fine(stoker_copy_in(t, d, other.address, "x", 1));
+	fine(stoker_destroy(t, d, &other));
 	fine(stoker_import(t, d, descriptor, s.bytes, 0, &other));
 	close(descriptor);
+	REQUIRE(stoker_copy_in(t, d, other.address, "x", 1).cuda); /* mapped to be read */
 	fine(stoker_destroy(t, d, &other));
 	REQUIRE(other.parts == 0);
 	fine(stoker_destroy(t, d, &other));
@@ -147,7 +163,9 @@ int main(int argc, char **argv) {
 	reads(t, d, s, argv[3]);
 	statistics(t);
 	fine(stoker_destroy(t, d, &s));
+	REQUIRE(has_context(argv[1]));
 	fine(stoker_release(t, &d));
+	REQUIRE(!has_context(argv[1])); /* a dead one would be in the way of what comes next */
 	fine(stoker_release(t, &d));
 	fine(stoker_storage_close(t));
 	REQUIRE(stoker_live(t, "") == 0);

@@ -25,6 +25,7 @@ STORAGE_PREFIXES = {
     "DriverStatusFlags": "CU_FILE_",
     "DriverControlFlags": "CU_FILE_",
     "FeatureFlags": "CU_FILE_",
+    "P2PFlags": "CUFILE_",
     "FileHandleType": "CU_FILE_HANDLE_TYPE_",
     "SizeTConfigParameter": "CUFILE_PARAM_",
     "BoolConfigParameter": "CUFILE_PARAM_",

@@ -7,6 +7,7 @@ import gc
 import threading
 import weakref
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,7 +44,7 @@ def handed(
 
 
 @pytest.mark.parametrize("wish", [{"copy": True}, {"dl_device": (2, 0)}, {"dl_device": (CPU, 1)}])
-def test_a_wish_that_is_not_met_is_refused(memory: ctypes.Array[ctypes.c_char], wish: dict[str, object]) -> None:
+def test_a_wish_that_is_not_met_is_refused(memory: ctypes.Array[ctypes.c_char], wish: dict[str, Any]) -> None:
     array, _ = handed(memory)
     with pytest.raises(BufferError):
         array.__dlpack__(**wish)
@@ -52,7 +53,7 @@ def test_a_wish_that_is_not_met_is_refused(memory: ctypes.Array[ctypes.c_char], 
 @pytest.mark.parametrize(
     "wish", [{}, {"copy": False}, {"copy": None, "max_version": (1, 1)}, {"dl_device": (CPU, 0)}, {"stream": None}]
 )
-def test_a_wish_that_is_met_gets_the_memory(memory: ctypes.Array[ctypes.c_char], wish: dict[str, object]) -> None:
+def test_a_wish_that_is_met_gets_the_memory(memory: ctypes.Array[ctypes.c_char], wish: dict[str, Any]) -> None:
     array, owner = handed(memory)
     capsule = array.__dlpack__(**wish)
     del array

@@ -138,15 +138,16 @@ func kindOfDisk(names []string) string {
 	return "the disk is not NVMe"
 }
 
-// howToTry is what would let a file be written in a directory.
-func howToTry(d *Directory) string {
+// howToTry is what would let a file be written in a directory, where why says what kept
+// it from that; command is what is tried then.
+func howToTry(directory, why, command string) string {
 	switch {
-	case strings.Contains(d.NotTried, unix.EROFS.Error()):
-		return "sudo mount -o remount,rw $(stat -c %m " + word(d.Path) + ")"
-	case strings.Contains(d.NotTried, unix.ENOSPC.Error()), strings.Contains(d.NotTried, unix.EDQUOT.Error()):
-		return "df -h " + word(d.Path) + " (and make room there)"
-	case strings.Contains(d.NotTried, unix.EACCES.Error()), strings.Contains(d.NotTried, unix.EPERM.Error()):
-		return "sudo -u USER_OF_STOKERD stoker doctor --dir " + word(d.Path)
+	case strings.Contains(why, unix.EROFS.Error()):
+		return "sudo mount -o remount,rw $(stat -c %m " + word(directory) + ")"
+	case strings.Contains(why, unix.ENOSPC.Error()), strings.Contains(why, unix.EDQUOT.Error()):
+		return "df -h " + word(directory) + " (and make room there)"
+	case strings.Contains(why, unix.EACCES.Error()), strings.Contains(why, unix.EPERM.Error()):
+		return "sudo -u USER_OF_STOKERD " + command + " --dir " + word(directory)
 	}
 	return "stoker doctor --dir DIRECTORY (one in which files can be made)"
 }
@@ -185,7 +186,7 @@ func directIO(d *Directory) []part {
 	parts := []part{}
 	switch {
 	case d.NotTried != "":
-		parts = append(parts, part{Info, d.Path + ": not tried: " + d.NotTried, "whether O_DIRECT works there is not known", howToTry(d)})
+		parts = append(parts, part{Info, d.Path + ": not tried: " + d.NotTried, "whether O_DIRECT works there is not known", howToTry(d.Path, d.NotTried, "stoker doctor")})
 	case d.DirectErr != "":
 		parts = append(parts, part{Warn, d.Path + ": " + d.DirectErr, "the file system does not read with O_DIRECT", "put the cache on ext4 or XFS on a local NVMe drive"})
 	default:

@@ -413,6 +413,8 @@ func TestProbeLines(t *testing.T) {
 		{"refused", "route", routes(RouteProbe{Directory: "/a", Proof: cufile.Proof{Route: cufile.NotDirect, Reason: "no; remedy: x", Refusal: &cufile.Error{CUDA: 801}}}), Warn, "Stoker's path through host memory works there"},
 		{"other bytes", "route", routes(RouteProbe{Directory: "/a", Err: "byte 7 is wrong", Wrong: true}), Bad, "byte 7 is wrong"},
 		{"no right to write there", "route", routes(RouteProbe{Directory: "/a", Err: "permission denied"}), Warn, "could not be tried: permission denied"},
+		{"no right to write there, remedy", "route", routes(RouteProbe{Directory: "/a b", Err: "open: permission denied"}), Warn, "sudo -u USER_OF_STOKERD stoker doctor --prove --dir '/a b'"},
+		{"no room to write there", "route", routes(RouteProbe{Directory: "/a", Err: "write: no space left on device"}), Warn, "df -h /a"},
 		{"no directory could be used", "route", func(m *made) { m.Probes = &Probes{} }, None, "no directory could be used"},
 		{"not tried", "route", func(*made) {}, None, "--prove"},
 		{"drive is the limit", "speed", speed(&SpeedProbe{Upload: 55e9, Disk: 3.1e9}), Info, "3.10 GB/s of the 55.00 GB/s"},

@@ -46,7 +46,7 @@ func routePart(p *RouteProbe) part {
 	case p.Wrong:
 		return part{Bad, p.Directory + ": " + p.Err, "a file was read, and it went wrong: " + p.Err, "sudo dmesg | tail -50 (then report it, with the output of stoker doctor --prove --json)"}
 	case p.Err != "":
-		return part{Warn, p.Directory + ": " + p.Err, "it could not be tried: " + p.Err, "sudo -u USER_OF_STOKERD stoker doctor --prove --dir " + word(p.Directory)}
+		return part{Warn, p.Directory + ": " + p.Err, "it could not be tried: " + p.Err, howToTry(p.Directory, p.Err, "stoker doctor --prove")}
 	}
 	stub := ""
 	if p.Proof.Stub {

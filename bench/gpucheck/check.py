@@ -47,9 +47,12 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=455, help="time for all of it")
     parser.add_argument("--parts", default="", help="only these, with commas between: T0,T2; default: all")
     arguments = parser.parse_args()
+    parts = set(filter(None, arguments.parts.split(",")))
+    if unknown := parts - {f"T{number}" for number in range(9)}:
+        parser.error(f"--parts {arguments.parts}: there is no {', '.join(sorted(unknown))}; they are T0 to T8")
     offer_storage_library()
     signal.signal(signal.SIGTERM, stop)
-    report = Report(arguments.out, CudaDriver().stub, arguments.seconds, set(filter(None, arguments.parts.split(","))))
+    report = Report(arguments.out, CudaDriver().stub, arguments.seconds, parts)
     with (
         tempfile.TemporaryDirectory(prefix="gpu-check-", dir=arguments.dir) as directory,
         tempfile.TemporaryDirectory(prefix="gpu-check-") as sockets,

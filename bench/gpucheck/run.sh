@@ -30,6 +30,8 @@ trap 'exit 130' INT
 	exit 1
 }
 
+chmod +x "$here"/{exporter,gpucheck,stoker} 2>/dev/null || true # a copy may have lost that
+
 use_stub() {
 	export STOKER_CUDA_LIB=$here/stub/libcuda.so.1 STOKER_CUFILE_LIB=$here/stub/libcufile.so.0
 	export STOKER_STUB_QUIET=1 STOKER_STUB_ROUTE=${STOKER_STUB_ROUTE:-none}

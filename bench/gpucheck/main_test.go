@@ -72,17 +72,6 @@ func TestALineIsWrittenWhenItIsKnown(t *testing.T) {
 	}
 }
 
-func TestTurnsEndWhenTheTimeIsUp(t *testing.T) {
-	standIns(t, stub.V1_15)
-	var out bytes.Buffer
-	if err := run([]string{"leaks", "-dir", t.TempDir(), "-turns", "1000000", "-most", "1ns"}, nil, &out); err != nil {
-		t.Fatal(err)
-	}
-	if text := out.String(); !strings.Contains(text, "after 1 of 1000000 turns") || strings.Contains(text, `"bad"`) {
-		t.Error(text)
-	}
-}
-
 func TestAColdFileIsNotInMemory(t *testing.T) {
 	file, err := os.CreateTemp(".", "cold-*.test") // not in the temporary folder, which may be memory
 	if err != nil {
@@ -224,6 +213,17 @@ func TestAFunctionThatItsVersionShouldHaveIsMissed(t *testing.T) {
 	standIns(t, stub.V1_15, "cuFileStatsReset")
 	if found := lines(t, "driver"); !slices.Contains(bad(found), "symbols") {
 		t.Errorf("symbols are not bad in %+v", found)
+	}
+}
+
+func TestTurnsEndWhenTheTimeIsUp(t *testing.T) {
+	standIns(t, stub.V1_15)
+	var out bytes.Buffer
+	if err := run([]string{"leaks", "-dir", t.TempDir(), "-turns", "1000000", "-most", "1ns"}, nil, &out); err != nil {
+		t.Fatal(err)
+	}
+	if text := out.String(); !strings.Contains(text, "after 1 of 1000000 turns") || strings.Contains(text, `"bad"`) {
+		t.Error(text)
 	}
 }
 

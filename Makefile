@@ -9,7 +9,7 @@
 #             BENCH_JSON=file  where bench, bench-prefetch and bench-flash write their result; default bench.json
 #             BENCH_DATA=dir   on the disk that bench-prefetch and bench-flash measure; default: the system's temporary folder
 #             GPU_CHECK_JSON=file  where gpu-check writes its result; default gpu-check.json
-#             GPU_CHECK_STUB=1 run gpu-check on the stand-ins also where there is a GPU
+#             GPU_CHECK_STUB=1 run gpu-check on the stand-ins also where there is a GPU; 0: fail where there is none
 #             PACKAGES=./...   Go packages for race; PYTEST="-k name" arguments for py
 
 SHELL := /bin/bash

@@ -75,12 +75,12 @@ func configuration(path string, p Parameters) ([]byte, error) {
 	switch {
 	case errors.Is(err, os.ErrNotExist) && path == defaultConfiguration:
 	case err != nil:
-		return nil, fmt.Errorf("read the storage library's configuration: %w; remedy: repair what %s names, or unset it", err, configurationVariable)
+		return nil, fmt.Errorf("%w: %w; remedy: repair what %s names, or unset it", ErrConfiguration, err, configurationVariable)
 	default:
 		decoder := json.NewDecoder(bytes.NewReader(withoutComments(text)))
 		decoder.UseNumber()
 		if err := decoder.Decode(&settings); err != nil {
-			return nil, fmt.Errorf("read the storage library's configuration %q: %w; remedy: repair the file, or name another one by %s", path, err, configurationVariable)
+			return nil, fmt.Errorf("%w %q: %w; remedy: repair the file, or name another one by %s", ErrConfiguration, path, err, configurationVariable)
 		}
 	}
 	if settings == nil { // the file said null

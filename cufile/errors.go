@@ -15,6 +15,8 @@ var (
 	// ErrNoDriver: there is no libcuda here. On a machine without a GPU it is an
 	// answer and nothing to repair.
 	ErrNoDriver = errors.New("no GPU driver library")
+	// ErrConfiguration: cufile.json is there and cannot be used; the library is not to blame.
+	ErrConfiguration = errors.New("read the storage library's configuration")
 	// ErrNoStorage: there is a GPU driver and no libcufile; open with NoStorage.
 	ErrNoStorage = errors.New("no GPU storage library")
 	// ErrUnsupported: the library that is loaded, or the device, cannot do this.

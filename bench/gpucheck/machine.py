@@ -12,6 +12,7 @@ FILES = {
     "driver": "/proc/driver/nvidia/version",
     "driver_parameters": "/proc/driver/nvidia/params",
     "nvidia_fs": "/proc/driver/nvidia-fs/version",
+    "cufile_json": "/etc/cufile.json",
     "kernel_command_line": "/proc/cmdline",
     "cgroup_memory_max": "/sys/fs/cgroup/memory.max",
     "cgroup_cpu_max": "/sys/fs/cgroup/cpu.max",
@@ -38,6 +39,7 @@ def describe(directory: Path) -> dict[str, Any]:
         "memory": _field("/proc/meminfo", "MemTotal"),
         "locked_memory_limit": _field("/proc/self/limits", "Max locked memory", ""),
         "data_mount": mount_of(directory),
+        "data_mount_direct_loop": _loop_of(directory),
         "udev_readable": os.access("/run/udev", os.R_OK | os.X_OK),
         "containers_marker": [path for path in ("/.dockerenv", "/run/.containerenv") if Path(path).exists()],
         "load_average": os.getloadavg()[0],
@@ -48,12 +50,33 @@ def describe(directory: Path) -> dict[str, Any]:
     return found
 
 
+def memory_bytes() -> int:
+    """Host memory that may be taken: what is available, and not more than a control group leaves."""
+    fields = _field("/proc/meminfo", "MemAvailable").split()
+    available = int(fields[0]) << 10 if fields else 0
+    limits = [_text(path) for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")]
+    return min([available, *(int(limit) for limit in limits if limit.isdigit())])
+
+
+def direct_ready(directory: Path) -> bool:
+    """Whether a folder is on a file system that cuFile takes: XFS, or ext4 whose mount shows data=ordered."""
+    line = mount_of(directory)
+    return " - xfs " in line or (" - ext4 " in line and "data=ordered" in line)
+
+
 def mount_of(directory: Path) -> str:
     """The line of the mount table that a folder lies on."""
     device = os.stat(directory).st_dev
     wanted = f" {os.major(device)}:{os.minor(device)} "
     lines = Path("/proc/self/mountinfo").read_text().splitlines()
     return next((line for line in reversed(lines) if wanted in line), "not in /proc/self/mountinfo")
+
+
+def _loop_of(directory: Path) -> str | None:
+    """Whether the loop device below a folder reads past the page cache (1) or not (0); None if there is none."""
+    source = mount_of(directory).partition(" - ")[2].split(" ")[1:2]
+    name = Path(source[0]).name if source else ""
+    return _text(f"/sys/block/{name}/loop/dio") if name.startswith("loop") else None
 
 
 def file_system(directory: Path) -> str:

@@ -14,7 +14,6 @@
 package main
 
 import (
-	"bufio"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -22,6 +21,9 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // options are those of all verbs; each uses what it needs.
@@ -30,6 +32,7 @@ type options struct {
 	bytes   int64
 	repeats int
 	turns   int
+	most    time.Duration // for the turns
 }
 
 var verbs = map[string]func(*report, options) error{
@@ -41,10 +44,27 @@ var verbs = map[string]func(*report, options) error{
 }
 
 func main() {
-	if err := run(os.Args[1:], os.Stdin, os.Stdout); err != nil {
+	out, err := ownOutput()
+	if err == nil {
+		err = run(os.Args[1:], os.Stdin, out)
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "gpucheck:", err)
 		os.Exit(1)
 	}
+}
+
+// ownOutput makes standard output this program's own, and standard error that of the
+// libraries it loads: libcufile prints to standard output.
+func ownOutput() (*os.File, error) {
+	own, err := unix.FcntlInt(os.Stdout.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err == nil {
+		err = unix.Dup3(int(os.Stderr.Fd()), int(os.Stdout.Fd()), 0)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("set standard output aside: %w", err)
+	}
+	return os.NewFile(uintptr(own), os.Stdout.Name()), nil
 }
 
 func run(arguments []string, in io.Reader, out io.Writer) error {
@@ -54,6 +74,7 @@ func run(arguments []string, in io.Reader, out io.Writer) error {
 	flags.Int64Var(&o.bytes, "bytes", 1<<30, "length of a file and of a slab; a multiple of 16 MiB")
 	flags.IntVar(&o.repeats, "repeats", 5, "how often each speed is measured")
 	flags.IntVar(&o.turns, "turns", 10_000, "how often leaks registers memory")
+	flags.DurationVar(&o.most, "most", 20*time.Second, "how long each kind of turn of leaks may go on")
 	if len(arguments) == 0 {
 		return fmt.Errorf("want a verb: %s or copy", strings.Join(names(), ", "))
 	}
@@ -63,20 +84,14 @@ func run(arguments []string, in io.Reader, out io.Writer) error {
 	if o.bytes < pieceBytes || o.bytes%pieceBytes != 0 {
 		return fmt.Errorf("-bytes %d: want a multiple of %d", o.bytes, pieceBytes)
 	}
-	buffered := bufio.NewWriter(out)
-	r := &report{encoder: json.NewEncoder(buffered)}
-	var err error
+	r := &report{encoder: json.NewEncoder(out)} // a line at once, so that a crash in a library loses none
 	if verb, found := verbs[arguments[0]]; found {
-		err = verb(r, o)
-	} else if arguments[0] == "copy" {
-		err = copyUntil(in, out, o)
-	} else {
-		err = fmt.Errorf("%q: want %s or copy", arguments[0], strings.Join(names(), ", "))
+		return verb(r, o)
 	}
-	if flushErr := buffered.Flush(); err == nil {
-		err = flushErr
+	if arguments[0] == "copy" {
+		return copyUntil(in, out, o)
 	}
-	return err
+	return fmt.Errorf("%q: want %s or copy", arguments[0], strings.Join(names(), ", "))
 }
 
 func names() []string {

@@ -5,13 +5,109 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"io"
+	"os"
+	"os/exec"
 	"slices"
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/stokerio/stoker/cufile/stub"
 )
+
+// noisy makes the test program one whose library prints.
+const noisy = "GPUCHECK_TEST_NOISY"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(noisy) == "" {
+		os.Exit(m.Run())
+	}
+	out, err := ownOutput()
+	if err == nil {
+		_, err = unix.Write(1, []byte("from a library\n"))
+	}
+	if err == nil {
+		err = (&report{encoder: json.NewEncoder(out)}).ok("T1", "ours", "", nil)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+func TestALibrarysOutputDoesNotMixWithTheReport(t *testing.T) {
+	own, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	command := exec.Command(own)
+	command.Env = append(os.Environ(), noisy+"=1")
+	var out, errs bytes.Buffer
+	command.Stdout, command.Stderr = &out, &errs
+	if err := command.Run(); err != nil {
+		t.Fatalf("%v: %s", err, errs.String())
+	}
+	if !json.Valid(out.Bytes()) || errs.String() != "from a library\n" {
+		t.Errorf("output %q, errors %q", out.String(), errs.String())
+	}
+}
+
+// A library that crashes takes what comes after it, and nothing before.
+func TestALineIsWrittenWhenItIsKnown(t *testing.T) {
+	var out bytes.Buffer
+	verbs["half"] = func(r *report, _ options) error {
+		err := r.ok("T1", "first", "", nil)
+		if !strings.Contains(out.String(), "first") {
+			t.Error("it is not written before the verb ends")
+		}
+		return err
+	}
+	defer delete(verbs, "half")
+	if err := run([]string{"half"}, nil, &out); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestAColdFileIsNotInMemory(t *testing.T) {
+	file, err := os.CreateTemp(".", "cold-*.test") // not in the temporary folder, which may be memory
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.Remove(file.Name())
+	defer file.Close()
+	_, err = file.Write(make([]byte, 4<<20))
+	if err = errors.Join(err, file.Sync()); err != nil {
+		t.Fatal(err)
+	}
+	if held, err := inMemory(file); err == nil && held < 4<<20 {
+		t.Errorf("%d bytes are in memory, though all were just written", held)
+	}
+	if err := dropCache(file.Name()); err != nil {
+		t.Error(err)
+	}
+	if held, err := inMemory(file); err == nil && held > mostHeld {
+		t.Errorf("%d bytes are in memory", held)
+	}
+}
+
+func TestWhatStaysInMemoryIsNotCold(t *testing.T) {
+	fd, err := unix.MemfdCreate("gpucheck", unix.MFD_CLOEXEC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	memory := os.NewFile(uintptr(fd), "memory")
+	defer memory.Close()
+	if _, err := memory.Write(make([]byte, 4<<20)); err != nil {
+		t.Fatal(err)
+	}
+	if err := dropCache(fmt.Sprintf("/proc/self/fd/%d", fd)); err == nil || !strings.Contains(err.Error(), "4 MiB") {
+		t.Error(err)
+	}
+}
 
 // standIns has the libraries of a version used, without some of their functions.
 func standIns(t *testing.T, version stub.Version, without ...string) {
@@ -117,6 +213,17 @@ func TestAFunctionThatItsVersionShouldHaveIsMissed(t *testing.T) {
 	standIns(t, stub.V1_15, "cuFileStatsReset")
 	if found := lines(t, "driver"); !slices.Contains(bad(found), "symbols") {
 		t.Errorf("symbols are not bad in %+v", found)
+	}
+}
+
+func TestTurnsEndWhenTheTimeIsUp(t *testing.T) {
+	standIns(t, stub.V1_15)
+	var out bytes.Buffer
+	if err := run([]string{"leaks", "-dir", t.TempDir(), "-turns", "1000000", "-most", "1ns"}, nil, &out); err != nil {
+		t.Fatal(err)
+	}
+	if text := out.String(); !strings.Contains(text, "after 1 of 1000000 turns") || strings.Contains(text, `"bad"`) {
+		t.Error(text)
 	}
 }
 

@@ -26,9 +26,12 @@ type bench struct {
 	staging *staging
 	file    *cufile.File // nil where the storage library does not take it
 	refused error        // why
+	// unregistered is why the slab is not registered: reads then take a bounce buffer.
+	unregistered error
 }
 
-func newBench(m *machine, o options) (_ *bench, err error) {
+// newBench makes one whose staging memory has so many bytes, and a piece a worker at least.
+func newBench(m *machine, o options, stagingBytes int64) (_ *bench, err error) {
 	b := &bench{machine: m, refused: m.noStorage}
 	defer func() {
 		if err != nil {
@@ -41,11 +44,11 @@ func newBench(m *machine, o options) (_ *bench, err error) {
 	if b.slab, err = m.device.NewSlab(o.bytes); err != nil {
 		return nil, err
 	}
-	if b.staging, err = newStaging(m.device, max(o.bytes, workers*pieceBytes)); err != nil {
+	if b.staging, err = newStaging(m.device, max(stagingBytes, workers*pieceBytes)); err != nil {
 		return nil, err
 	}
 	if m.noStorage == nil {
-		b.refused = errors.Join(b.slab.Register(), b.open())
+		b.unregistered, b.refused = b.slab.Register(), b.open()
 	}
 	return b, nil
 }
@@ -80,7 +83,7 @@ func checkRoutes(r *report, o options) (err error) {
 	if err != nil {
 		return r.bad("T4", "routes", err.Error(), nil)
 	}
-	b, err := newBench(m, o)
+	b, err := newBench(m, o, 0)
 	if err != nil {
 		return errors.Join(r.bad("T4", "routes", err.Error(), nil), m.close())
 	}
@@ -93,6 +96,11 @@ func checkRoutes(r *report, o options) (err error) {
 		routes = append(routes, route{"cuFile, compat mode allowed", func() error { return loadDirect(b.file, b.slab, o.bytes) }})
 	} else if err := r.none("T4", "cuFile, compat mode allowed", b.refused.Error()); err != nil {
 		return err
+	}
+	if b.unregistered != nil {
+		if err := r.none("T4", "register the slab", b.unregistered.Error()); err != nil {
+			return err
+		}
 	}
 	want := crc32.Checksum(b.content, castagnoli)
 	for _, route := range routes {

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import signal
 import statistics
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +21,7 @@ from exporters import Exporter, pattern
 from report import Report
 
 from stoker import _cuda
-from stoker._cudriver import CudaDriver
+from stoker._cudriver import CudaDriver, gpu_name
 from stoker.errors import StokerError
 
 FIRST_TENSOR_MS = 50.0  # what the first tensor over a slab of 1 GiB may take, export and import included
@@ -43,6 +45,17 @@ tensor = slab.tensor((slab.nbytes // 8,), "int64")
 print(int(tensor[1]), slab.ordinal, flush=True)
 {then}
 """
+# Another process: opens an event, and asks before and after it has waited for it.
+WAITS = """
+import sys
+import torch
+event = torch.cuda.Event.from_ipc_handle(torch.device("cuda", 0), bytes.fromhex(sys.argv[1]))
+print("opened", flush=True)
+sys.stdin.readline()
+print(event.query(), flush=True)
+event.synchronize()
+print(event.query(), flush=True)
+"""
 # Without torch, so that a hundred of them take a minute.
 KILLED = """
 import os, signal, socket, sys
@@ -54,6 +67,10 @@ slab = _cuda.receive_slab(connection)
 slab.read(0, 4096)
 os.kill(os.getpid(), signal.SIGKILL)
 """
+
+
+class Lease:
+    """A right that ends when nobody holds it any more."""
 
 
 class Sharing:
@@ -108,20 +125,51 @@ class Sharing:
         with self.exporter(FEW) as exporter:
             done = self._client(exporter, then)
             whole = exporter.ask("check 1")["wrong_at"] == -1
+            could_read = bool(done.stdout.strip())  # whoever never had the slab proves nothing
             refused = done.returncode != 0 and "written" not in done.stdout
-            reason = done.stderr.strip().splitlines()[-1:] or [f"signal {-done.returncode}"]
-            self._report.either(refused and whole, "T2", "read-only slab", f"the writer ended: {reason[0]:.200}")
+            found = f"the writer read: {could_read}; it ended: {reason(done)}; the exporter's bytes are whole: {whole}"
+            self._report.either(could_read and refused and whole, "T2", "read-only slab", found)
 
     def reordered(self) -> None:
-        """With CUDA_VISIBLE_DEVICES by UUID the GPU is found again; hidden, it is named."""
+        """With CUDA_VISIBLE_DEVICES by UUID, in another order, the GPU is found again; hidden, it is named."""
         with self.exporter(FEW) as exporter:
-            uuid = exporter.shared["device"]
-            done = self._client(exporter, "", CUDA_VISIBLE_DEVICES=uuid)
-            right = done.returncode == 0 and done.stdout.split()[1:] == ["0"]
-            self._report.either(right, "T2", "device by UUID", f"CUDA_VISIBLE_DEVICES={uuid}: {last_line(done)}")
+            names = [gpu_name(uuid) for uuid in reversed(self.driver.devices())]
+            wanted = [str(names.index(exporter.shared["device"]))]
+            done = self._client(exporter, "", CUDA_VISIBLE_DEVICES=",".join(names))
+            right = done.returncode == 0 and done.stdout.split()[1:] == wanted
+            found = f"CUDA_VISIBLE_DEVICES={','.join(names)}: {reason(done)}"
+            self._report.either(right, "T2", "device by UUID", found, devices=len(names))
             done = self._client(exporter, "", KILLED, CUDA_VISIBLE_DEVICES="")
             refused = done.returncode == 1  # an exception, and no signal: it never had the slab
-            self._report.either(refused, "T2", "hidden device", f"CUDA_VISIBLE_DEVICES empty: {last_line(done)}")
+            self._report.either(refused, "T2", "hidden device", f"CUDA_VISIBLE_DEVICES empty: {reason(done)}")
+
+    def event(self) -> None:
+        """Another process waits for what is queued here: what handing memory over in mid-copy would need."""
+        cuda: Any = torch.cuda
+        if self._report.stub:
+            self._report.check("T2", "event between processes", "none", "stand-ins have no events between processes")
+            return
+        try:
+            event = cuda.Event(enable_timing=False, interprocess=True)
+            handle = event.ipc_handle().hex()
+        except RuntimeError as error:
+            self._report.check("T2", "event between processes", "none", f"refused: {error}"[:500])
+            return
+        with subprocess.Popen(
+            [sys.executable, "-c", WAITS, handle], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as waits:
+            assert waits.stdin is not None
+            assert waits.stdout is not None
+            ready = waits.stdout.readline().strip()
+            cuda._sleep(4_000_000_000)  # two seconds' cycles of the GPU
+            event.record()
+            waits.stdin.write("go\n")
+            waits.stdin.close()
+            said = waits.stdout.read().split()
+        synchronized = bool(event.query())
+        found = f"the other process: {ready or 'did not open it'}; before it waited and after: {' '.join(said)}"
+        right = said == ["False", "True"] and synchronized
+        self._report.check("T2", "event between processes", "ok" if right else "bad" if ready else "none", found)
 
     def types(self) -> None:
         """Tensors of every element type over the same bytes, by both ways to make them."""
@@ -144,32 +192,70 @@ class Sharing:
         found = f"{len(DTYPES) - len(missing)} types and the bare pointer; wrong: {wrong}; not in this torch: {missing}"
         self._report.either(not wrong, "T5", "element types", found)
 
+    def outlived(self) -> None:
+        """A tensor outlives the slab that it was made from, and its view the tensor; then the memory comes back."""
+        with self.exporter(FEW) as exporter, self.slab(exporter) as slab:
+            before = self._free()
+            with exporter.connect() as connection:
+                second = _cuda.receive_slab(connection, driver=self.driver)
+            tensor = second.tensor((FEW // 8,), "int64")
+            unmapped_at_once = second.close()
+            view = tensor[1:]
+            del tensor
+            synchronize(slab)
+            right = not unmapped_at_once and bool(torch.equal(view, slab.tensor((FEW // 8,), "int64")[1:]))
+            del view
+            gone = second.tensors == 0
+            with exporter.connect() as connection, _cuda.receive_slab(connection, driver=self.driver) as third:
+                lease = Lease()
+                leased = third.tensor((8,), lease=lease)
+                kept = weakref.ref(lease)
+                del lease
+                right = right and kept() is not None
+                del leased
+                right = right and kept() is None
+            found = f"its bytes stayed, and its lease: {right}; let go of: {gone}; {self._lost(before)}"
+            self._report.either(right and gone and self._back(before), "T5", "a tensor outlives its slab", found)
+
     def killed(self) -> None:
         """Either side killed again and again: the other goes on, and the memory comes back."""
         before, ends = self._free(), list[int]()
+        half = self._report.remaining / 2
         with self.exporter(FEW) as exporter:
-            while self._more(len(ends)):
+            while self._more(len(ends), half):
                 ends.append(self._client(exporter, "", KILLED).returncode)
             wrong = exporter.ask("check 1")["wrong_at"]
-        right = wrong == -1 and set(ends) == {-signal.SIGKILL} and self._back(before)
-        self._report.either(right, "T5", "clients killed", f"{len(ends)} times; {self._lost(before)}")
+            left = self._left(exporter)
+        right = wrong == -1 and set(ends) == {-signal.SIGKILL} and left == 0 and self._back(before)
+        found = f"{len(ends)} of {self._kills} times; {left} of them still connected; {self._lost(before)}"
+        self._report.either(right, "T5", "clients killed", found, times=len(ends), meant=self._kills)
         wholes = list[bool]()
-        while self._more(len(wholes)):
+        while self._more(len(wholes), RESERVE_S):
             exporter = self.exporter(FEW)
             with self.slab(exporter) as slab:
                 exporter.kill()
                 wholes.append(same(slab.tensor((FEW // 8,), "int64"), 1))
         right = all(wholes) and self._back(before)
-        self._report.either(right, "T5", "exporters killed", f"{len(wholes)} times; {self._lost(before)}")
+        found = f"{len(wholes)} of {self._kills} times; {self._lost(before)}"
+        self._report.either(right, "T5", "exporters killed", found, times=len(wholes), meant=self._kills)
 
-    def _more(self, done: int) -> bool:
+    def _more(self, done: int, reserve: float) -> bool:
         """Whether to kill once more: at least once, then as often as is meant and the time allows."""
-        return done == 0 or (done < self._kills and self._report.remaining > RESERVE_S)
+        return done == 0 or (done < self._kills and self._report.remaining > max(reserve, RESERVE_S))
+
+    def _left(self, exporter: Exporter) -> int:
+        """How many clients an exporter still has, once it has had the time to see that they are gone."""
+        until = time.monotonic() + 5
+        while (left := int(exporter.ask("clients")["clients"])) and time.monotonic() < until:
+            time.sleep(0.05)
+        return left
 
     def leaks(self) -> None:
         """Slabs mapped and unmapped again and again leave nothing here."""
         turns = 50 if self.driver.stub else 500
         with self.exporter(FEW) as exporter:
+            with self.slab(exporter) as slab:  # what the driver opens once, and keeps
+                slab.tensor((1,))
             before, descriptors = self._free(), len(os.listdir("/proc/self/fd"))
             for _ in range(turns):
                 with self.slab(exporter) as slab:
@@ -253,7 +339,9 @@ def synchronize(slab: _cuda.Slab) -> None:
         torch.cuda.synchronize(slab.ordinal)
 
 
-def last_line(done: subprocess.CompletedProcess[str]) -> str:
-    """What a process said last."""
+def reason(done: subprocess.CompletedProcess[str]) -> str:
+    """How a process ended: its exception, else what it said last. torch says how to debug behind its exceptions."""
     lines = (done.stdout + done.stderr).strip().splitlines()
-    return lines[-1][:200] if lines else f"ended with {done.returncode}"
+    raised = [line for line in lines if re.match(r"[\w.]*(Error|Exception)\b", line)]
+    said = (raised or lines or [""])[-1][:300]
+    return f"with {done.returncode}: {said}"

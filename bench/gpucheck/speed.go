@@ -1,9 +1,11 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
 	"io"
 	"sync"
+	"time"
 
 	"github.com/stokerio/stoker/cufile"
 )
@@ -15,11 +17,14 @@ func measureSpeed(r *report, o options) (err error) {
 	if err != nil {
 		return r.bad("T6", "speed", err.Error(), nil)
 	}
-	b, err := newBench(m, o)
+	b, err := newBench(m, o, o.bytes)
 	if err != nil {
 		return errors.Join(r.bad("T6", "speed", err.Error(), nil), m.close())
 	}
 	defer func() { err = errors.Join(err, b.close()) }()
+	if err := checkCold(r, b.path); err != nil {
+		return err
+	}
 	cold := func() error { return dropCache(b.path) }
 	warm := func() error { return warmCache(b.path) }
 	for _, run := range []struct {
@@ -29,7 +34,7 @@ func measureSpeed(r *report, o options) (err error) {
 	}{
 		{"pinned copy (ceiling)", nil, func() error { return b.slab.CopyFromHost(b.staging.host, 0, 0, o.bytes) }},
 		{"pageable copy", nil, func() error { return b.slab.CopyIn(b.content, 0) }},
-		{"raw disk, O_DIRECT (ceiling)", nil, func() error { return readRaw(b.path, o.bytes) }},
+		{"raw disk, O_DIRECT (ceiling)", cold, func() error { return readRaw(b.path, o.bytes) }},
 		{"host-staged, warm", warm, func() error { return b.staging.load(b.path, b.slab, o.bytes) }},
 		{"host-staged, cold", cold, func() error { return b.staging.load(b.path, b.slab, o.bytes) }},
 		{"cuFile, warm", warm, b.loadCuFile(o.bytes)},
@@ -55,7 +60,7 @@ func (b *bench) loadCuFile(bytes int64) func() error {
 
 // copyUntil: T7. Another process's copies to the GPU, while a training loop runs
 // beside it: one line when they begin, then copies without a pause until the
-// input ends.
+// input ends, then a line with how much that was.
 func copyUntil(in io.Reader, out io.Writer, o options) (err error) {
 	m, err := openMachine(&report{}, cufile.Options{NoStorage: true})
 	if err != nil {
@@ -82,10 +87,10 @@ func copyUntil(in io.Reader, out io.Writer, o options) (err error) {
 	if _, err := io.WriteString(out, "{\"copying\": true}\n"); err != nil {
 		return err
 	}
-	for {
+	for start, copied := time.Now(), int64(0); ; copied += o.bytes {
 		select {
 		case <-ended:
-			return nil
+			return json.NewEncoder(out).Encode(map[string]any{"copied_bytes": copied, "seconds": time.Since(start).Seconds()})
 		default:
 		}
 		if err := slab.CopyFromHost(staging.host, 0, 0, o.bytes); err != nil {

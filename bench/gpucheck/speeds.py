@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import others
 import torch
 from report import Report
 
@@ -32,21 +33,29 @@ class Speeds:
         self._safe = directory / "gpucheck.safetensors"
 
     def run(self) -> None:
-        """All of them; what is not installed is named."""
+        """All of them, Stoker's first; what is not installed is named, and what fails keeps no other from its turn."""
         content = torch.from_numpy(np.random.default_rng(1).integers(0, 256, self._count, dtype=np.uint8))
         content.numpy().tofile(self._raw)
-        torch.save({"x": content}, self._pickled)
         try:
-            self._pinned(content)
-            self._way("pread, pinned, copy", self._read_pinned)
-            self._way("torch.load(map_location=device)", self._load)
-            self._way("torch.load(mmap=True), copy", self._load_mapped)
-            self._safetensors(content)
-            self._gds(content)
-            self._host_mode(content)
+            self._try("torch: pinned copy (ceiling)", lambda: self._pinned(content))
+            self._try("memfd slab, registered once", lambda: self._host_mode(content), ours=True)
+            self._try("on the device", self._on_device)
+            self._try("pread, pinned, copy", lambda: self._way("pread, pinned, copy", self._read_pinned))
+            self._try("torch.save", lambda: torch.save({"x": content}, self._pickled))
+            self._try("torch.load", lambda: self._way("torch.load(map_location=device)", self._load))
+            self._try("torch.load(mmap=True)", lambda: self._way("torch.load(mmap=True), copy", self._load_mapped))
+            self._try("safetensors", lambda: self._safetensors(content))
+            others.run(self._report, self._raw, self._count, self._repeats)
         finally:
             for path in (self._raw, self._pickled, self._safe):
                 path.unlink(missing_ok=True)
+
+    def _try(self, name: str, work: Callable[[], object], ours: bool = False) -> None:
+        try:
+            work()
+        except Exception as error:
+            status = "bad" if ours else "none"
+            self._report.check("T6", name, status, f"{type(error).__name__}: {error}"[:1000])
 
     def _way(self, name: str, work: Callable[[], torch.Tensor]) -> None:
         """Time one way, after a turn that warms up; its last tensor is compared with the file."""
@@ -102,28 +111,20 @@ class Speeds:
         device = "cpu" if self._device.type == "cpu" else "cuda:0"
         self._way("safetensors.load_file(device)", lambda: safetensors.load_file(self._safe, device=device)["x"])
 
-    def _gds(self, content: torch.Tensor) -> None:
-        """torch's own use of the same library; it allows compat mode or not as cufile.json says."""
-        gds = getattr(torch.cuda, "gds", None)
-        if gds is None or self._device.type != "cuda":
-            self._report.check("T6", "torch.cuda.gds", "none", "not in this torch, or no GPU")
+    def _on_device(self) -> None:
+        """What the device's own memory does, reads and writes counted: a ceiling of ceilings."""
+        if self._device.type == "cpu":
             return
-        into = torch.empty(self._count, dtype=torch.uint8, device=self._device)
-        try:
-            gds.gds_register_buffer(into.untyped_storage())
-            file = gds.GdsFile(str(self._raw), os.O_RDONLY)
-        except (AttributeError, RuntimeError) as error:
-            self._report.check("T6", "torch.cuda.gds", "none", f"refused: {error}"[:500])
-            return
-
-        def load() -> torch.Tensor:
-            file.load_storage(into.untyped_storage(), 0)
-            return into
-
-        try:
-            self._way("torch.cuda.gds", load)
-        except RuntimeError as error:
-            self._report.check("T6", "torch.cuda.gds", "none", f"refused: {error}"[:500])
+        one, other = (torch.empty(self._count, dtype=torch.uint8, device=self._device) for _ in range(2))
+        speeds = []
+        for turn in range(self._repeats + 1):
+            began = time.perf_counter()
+            for _ in range(10):
+                other.copy_(one)
+            self._wait()
+            if turn:
+                speeds.append(2 * 10 * self._count / (time.perf_counter() - began) / 1e9)
+        self._report.figure("T6", "on the device, read and written", speeds, "GB/s", bytes=10 * self._count)
 
     def _host_mode(self, content: torch.Tensor) -> None:
         """Stoker without a direct route: a memfd that the daemon filled, registered once, copied from."""

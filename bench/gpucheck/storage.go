@@ -56,8 +56,10 @@ func checkCompat(r *report, m *machine, o options) (err error) {
 		return r.bad("T3", "compat mode", err.Error(), nil)
 	}
 	defer func() { err = errors.Join(err, slab.Close()) }()
-	if err := slab.Register(); err != nil {
-		return r.bad("T3", "compat mode: register memory", err.Error(), nil)
+	if err := slab.Register(); err != nil { // reads need it for speed only
+		if err := r.bad("T3", "compat mode: register memory", err.Error(), nil); err != nil {
+			return err
+		}
 	}
 	file, err := openFile(m.driver, path)
 	if err != nil {

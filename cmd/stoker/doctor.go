@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
@@ -136,7 +137,7 @@ func (a *app) doctor(ctx context.Context, flags *doctorFlags) error {
 	if a.lookAtMachine != nil {
 		look = a.lookAtMachine
 	}
-	machine, err := look(ctx, options)
+	machine, err := interruptible(ctx, endsWithin, func() (*doctor.Machine, error) { return look(ctx, options) })
 	if err != nil {
 		return err
 	}
@@ -166,6 +167,31 @@ func (a *app) doctorConfig(file string) (config.Config, error) {
 		return config.Config{}, &failure{Code: string(api.CodeInvalid), What: "the configuration cannot be used", Where: file, Why: err.Error(), exit: exitError}
 	}
 	return cfg, nil
+}
+
+// endsWithin is how long probes have to clean up when doctor is interrupted.
+const endsWithin = 6 * time.Second
+
+// interruptible is look's answer, or the reason of ctx's end: a driver's call may never
+// return, in a sandbox above all, and whoever waits for it wants to stop waiting.
+func interruptible(ctx context.Context, grace time.Duration, look func() (*doctor.Machine, error)) (*doctor.Machine, error) {
+	var machine *doctor.Machine
+	var err error
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		machine, err = look()
+	}()
+	select {
+	case <-done:
+		return machine, err
+	case <-ctx.Done():
+	}
+	select {
+	case <-done:
+	case <-time.After(grace):
+	}
+	return nil, fmt.Errorf("interrupted: %w", ctx.Err())
 }
 
 // doctorDirectories are those that are given, else the configuration's, else those of the

@@ -4,12 +4,14 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"testing/fstest"
+	"time"
 
 	"github.com/stokerio/stoker/cufile"
 	"github.com/stokerio/stoker/cufile/doctor"
@@ -30,10 +32,20 @@ func gpuMachine() *doctor.Machine {
 		"proc/self/mountinfo":                       "25 24 0:23 / /dev/shm rw - tmpfs tmpfs rw\n40 27 259:1 / /nvme0 rw,noatime - xfs /dev/nvme0n1 rw\n",
 		"proc/meminfo":                              "MemTotal: 263913472 kB\n",
 		"run/udev/data/b259:1":                      "",
+		"proc/self/cgroup":                          "0::/\n",
+		"sys/fs/cgroup/cgroup.controllers":          "memory\n",
+		"sys/class/block/loop0/size":                "0\n",
 		"etc/cufile.json":                           "// comment\n{\"properties\":{\"use_pci_p2pdma\":true},\"block\":{\"nvme\":{\"use_pci_p2pdma\":true}}}",
 		"sys/module/nvme_core/parameters/multipath": "N\n",
 	} {
 		files[name] = &fstest.MapFile{Data: []byte(text)}
+	}
+	for name, target := range map[string]string{
+		"proc/self/ns/ipc":                 "ipc:[4026531839]",
+		"proc/self/ns/pid":                 "pid:[4026531836]",
+		"sys/bus/pci/devices/0000:3c:00.0": "../../../devices/pci0000:3a/0000:3c:00.0",
+	} {
+		files[name] = &fstest.MapFile{Data: []byte(target), Mode: fs.ModeSymlink | 0o777}
 	}
 	return &doctor.Machine{
 		Files: files, Lookup: func(string) (string, bool) { return "", false }, Architecture: "amd64",
@@ -170,6 +182,22 @@ func TestDoctorsFailuresAreFailures(t *testing.T) {
 	}
 	if got := newPlace(t).run(t, "doctor", "--config", "/nowhere.yaml"); got.code != exitError || !strings.Contains(got.err, "/nowhere.yaml") {
 		t.Errorf("%+v", got)
+	}
+}
+
+// A driver's call may hang, and no context ends it.
+func TestDoctorCanBeInterrupted(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	hangs := make(chan struct{})
+	defer close(hangs)
+	began := time.Now()
+	_, err := interruptible(ctx, time.Millisecond, func() (*doctor.Machine, error) {
+		cancel()
+		<-hangs
+		return nil, nil
+	})
+	if !errors.Is(err, context.Canceled) || time.Since(began) > endsWithin {
+		t.Errorf("%v after %v", err, time.Since(began))
 	}
 }
 

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 func examineDirectory(m *Machine) Check {
@@ -40,12 +42,16 @@ var networkKinds = map[string]string{
 
 // bindMount is what makes a local file system visible in a container.
 func bindMount(directory string) string {
-	return "docker run -v /mnt/nvme0:" + directory + " ... (an ext4 or XFS file system on NVMe, bind-mounted)"
+	return "docker run -v /mnt/nvme0:" + word(directory) + " ... (an ext4 or XFS file system on NVMe, bind-mounted)"
 }
 
 func (m *Machine) fileSystem(d *Directory) (parts []part, against string) {
 	if d.Err != "" {
-		return []part{{Bad, d.Path + ": " + d.Err, "the directory cannot be used", "mkdir -p " + d.Path}}, "the directory cannot be used"
+		remedy := "stoker doctor --dir DIRECTORY"
+		if strings.Contains(d.Err, unix.ENOENT.Error()) {
+			remedy = "mkdir -p " + word(d.Path)
+		}
+		return []part{{Bad, d.Path + ": " + d.Err, "the directory cannot be used", remedy}}, "the directory cannot be used"
 	}
 	at := m.mountOf(d.Path)
 	if at == nil {
@@ -70,9 +76,14 @@ func (m *Machine) fileSystem(d *Directory) (parts []part, against string) {
 	return []part{{Warn, found, "cuFile has no direct route from " + at.kind, "put the cache on ext4 or XFS on a local NVMe drive"}}, "cuFile has no direct route from " + at.kind
 }
 
-// ext4 needs ordered data, and cuFile wants to see that among the mount's options.
+// ext4 needs ordered data, and cuFile wants to see that among the mount's options. The
+// kernel takes the option on a new mount only: on a remount it refuses to change the
+// mode, and where that is ordered already it goes on not showing it.
 func (m *Machine) ext4(at *mount, found string) (parts []part, against string) {
-	remount := "sudo mount -o remount,data=ordered " + at.point + " (and data=ordered in /etc/fstab)"
+	remount := fmt.Sprintf("sudo umount %s && sudo mount -o data=ordered %s %s (a remount does not do it; and data=ordered in /etc/fstab)", word(at.point), word(at.source), word(at.point))
+	if at.point == "/" {
+		remount = addKernelOption("rootflags=data=ordered")
+	}
 	switch data := at.value("data"); data {
 	case "ordered":
 		return m.disks(at, part{OK, found + ", data=ordered", "", ""})
@@ -127,6 +138,20 @@ func kindOfDisk(names []string) string {
 	return "the disk is not NVMe"
 }
 
+// howToTry is what would let a file be written in a directory, where why says what kept
+// it from that; command is what is tried then.
+func howToTry(directory, why, command string) string {
+	switch {
+	case strings.Contains(why, unix.EROFS.Error()):
+		return "sudo mount -o remount,rw $(stat -c %m " + word(directory) + ")"
+	case strings.Contains(why, unix.ENOSPC.Error()), strings.Contains(why, unix.EDQUOT.Error()):
+		return "df -h " + word(directory) + " (and make room there)"
+	case strings.Contains(why, unix.EACCES.Error()), strings.Contains(why, unix.EPERM.Error()):
+		return "sudo -u USER_OF_STOKERD " + command + " --dir " + word(directory)
+	}
+	return "stoker doctor --dir DIRECTORY (one in which files can be made)"
+}
+
 // Attributes of files that cuFile refuses; linux/fs.h, FS_*_FL.
 var refusedFlags = []struct {
 	bit  uint32
@@ -161,7 +186,7 @@ func directIO(d *Directory) []part {
 	parts := []part{}
 	switch {
 	case d.NotTried != "":
-		parts = append(parts, part{Info, d.Path + ": not tried: " + d.NotTried, "whether O_DIRECT works there is not known", "sudo -u USER_OF_STOKERD stoker doctor --dir " + d.Path})
+		parts = append(parts, part{Info, d.Path + ": not tried: " + d.NotTried, "whether O_DIRECT works there is not known", howToTry(d.Path, d.NotTried, "stoker doctor")})
 	case d.DirectErr != "":
 		parts = append(parts, part{Warn, d.Path + ": " + d.DirectErr, "the file system does not read with O_DIRECT", "put the cache on ext4 or XFS on a local NVMe drive"})
 	default:
@@ -176,7 +201,7 @@ func directIO(d *Directory) []part {
 	}
 	for _, flag := range refusedFlags {
 		if d.HasFlags && d.Flags&flag.bit != 0 {
-			parts = append(parts, part{Warn, d.Path + " is " + flag.name, "cuFile refuses such files", "sudo chattr -R -cija " + d.Path})
+			parts = append(parts, part{Warn, d.Path + " is " + flag.name, "cuFile refuses such files", "sudo chattr -R -cija " + word(d.Path)})
 		}
 	}
 	return parts

@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"errors"
 	"strings"
 
 	"github.com/stokerio/stoker/cufile"
@@ -12,6 +13,7 @@ type need int
 const (
 	aGPU need = 1 << iota
 	theLibrary
+	itsSettings // of a library that is there, or would be if its settings were right
 	aDirectory
 	probes
 
@@ -31,7 +33,7 @@ var lines = []struct {
 	{"sharing", aGPU, examineSharing},
 	{"kernel-module", aGPU, examineKernelModule},
 	{"cufile", aGPU, examineLibrary},
-	{"cufile-json", aGPU | theLibrary, examineSettings},
+	{"cufile-json", aGPU | itsSettings, examineSettings},
 	{"nvidia-fs", aGPU, examineNvidiaFS},
 	{"p2pdma", aGPU, examineP2PDMA},
 	{"iommu", aGPU, examineIOMMU},
@@ -82,6 +84,8 @@ func (m *Machine) lacks(n need) (why, remedy string) {
 	case n&aGPU != 0 && !m.hasGPU():
 		return "there is no GPU that can be used", ""
 	case n&theLibrary != 0 && !m.hasStorage():
+		return "there is no libcufile that can be used", ""
+	case n&itsSettings != 0 && !m.hasStorage() && !errors.Is(m.GPU.StorageErr, cufile.ErrConfiguration) && !refused(m.GPU.StorageErr):
 		return "there is no libcufile that can be used", ""
 	case n&aDirectory != 0 && len(m.Directories) == 0:
 		return "no directory is given, and stokerd is configured with none", giveDirectory

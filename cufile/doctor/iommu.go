@@ -22,6 +22,9 @@ func examineIOMMU(m *Machine) Check {
 // translation says whether an IOMMU rewrites the addresses that devices use.
 func (m *Machine) translation() (p part, against string) {
 	units := m.names("/sys/class/iommu")
+	if len(units) == 0 && !m.exists("/sys/class") {
+		return part{Info, "/sys/class cannot be read", "whether an IOMMU is on is not known", ""}, ""
+	}
 	if len(units) == 0 {
 		return part{OK, "no IOMMU is on", "", ""}, ""
 	}
@@ -32,7 +35,7 @@ func (m *Machine) translation() (p part, against string) {
 	case strings.HasPrefix(units[0], "ivhd"):
 		option = "amd_iommu=off"
 	}
-	remedy := `sudo sed -i 's/^GRUB_CMDLINE_LINUX="/&` + option + ` /' /etc/default/grub && sudo update-grub && sudo reboot`
+	remedy := addKernelOption(option)
 	domains := m.domains()
 	found := fmt.Sprintf("%d IOMMU units (%s), domains: %s", len(units), units[0], orElse(domains, "unknown"))
 	if command, err := m.read("/proc/cmdline"); err == nil {
@@ -46,6 +49,13 @@ func (m *Machine) translation() (p part, against string) {
 		return part{Info, found, "the IOMMU passes addresses through; NVIDIA asks for it to be off", remedy}, ""
 	}
 	return part{Warn, found, "the IOMMU sends what one PCI device has for another through the root complex, or blocks it", remedy}, "the IOMMU translates addresses"
+}
+
+// addKernelOption has the kernel start with an option: with grubby on Fedora and RHEL,
+// else by the settings of GRUB.
+func addKernelOption(option string) string {
+	return "{ command -v grubby >/dev/null && sudo grubby --update-kernel=ALL --args=" + option +
+		` || { sudo sed -i 's/^GRUB_CMDLINE_LINUX="/&` + option + ` /' /etc/default/grub && sudo update-grub; }; } && sudo reboot`
 }
 
 // domains are the kinds of IOMMU domain that devices are in: "DMA-FQ, identity".
@@ -74,9 +84,11 @@ const (
 // redirects looks for bridges above a GPU that send peers' requests up to the root.
 func (m *Machine) redirects() part {
 	var redirecting []string
-	unreadable := false
+	unreadable, unknown := false, false
 	for i := range m.GPU.Devices {
-		for _, bridge := range above(m.pciPath(m.GPU.Devices[i].PCI)) {
+		way := m.pciPath(m.GPU.Devices[i].PCI)
+		unknown = unknown || len(way) == 0
+		for _, bridge := range above(way) {
 			config, err := fs.ReadFile(m.Files, inside("/sys/bus/pci/devices/"+bridge+"/config"))
 			if err != nil || len(config) < configBytes {
 				unreadable = true // only root may read more than the first 64 bytes
@@ -97,6 +109,9 @@ func (m *Machine) redirects() part {
 			"access control sends what one device has for another through the root complex, which costs speed or blocks it", strings.Join(commands, "\n")}
 	case unreadable:
 		return part{OK, "whether bridges redirect (ACS) only root can read", "", ""}
+	}
+	if unknown {
+		return part{OK, "whether bridges redirect (ACS) is not known: a GPU is not in /sys/bus/pci", "", ""}
 	}
 	return part{OK, "no bridge above a GPU redirects (ACS)", "", ""}
 }

@@ -54,6 +54,10 @@ func (m *Machine) withoutLibrary() Check {
 	switch err := m.GPU.StorageErr; {
 	case err == nil, errors.Is(err, cufile.ErrNoStorage):
 		return c.against(anyRoute, "there is no libcufile")
+	case errors.Is(err, cufile.ErrConfiguration):
+		return Check{
+			Status: None, Found: "not examined: " + said(err), Meaning: "what the library's settings are is the next line's",
+		}.against(anyRoute, "cuFile's settings cannot be read")
 	case refused(err):
 		return joined(m.refusal()).against(anyRoute, refusesToStart)
 	}

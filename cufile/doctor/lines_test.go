@@ -5,6 +5,7 @@ import (
 	"compress/gzip"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -110,6 +111,9 @@ func TestLibraryLines(t *testing.T) {
 		{"there", "cufile", func(*made) {}, OK, "libcufile.so.0, cuFile 1.15"},
 		{"missing", "cufile", func(m *made) { m.GPU.Versions.CuFile, m.GPU.StorageErr = 0, cufile.ErrNoStorage }, Info, "pip install nvidia-cufile"},
 		{"damaged", "cufile", func(m *made) { m.GPU.Versions.CuFile, m.GPU.StorageErr = 0, errors.New("file too short") }, Bad, "file too short"},
+		{"settings that cannot be read are not the library's fault", "cufile", func(m *made) {
+			m.GPU.Versions.CuFile, m.GPU.StorageErr = 0, fmt.Errorf("%w: unexpected EOF", cufile.ErrConfiguration)
+		}, None, "unexpected EOF"},
 		{"refuses", "cufile", func(m *made) { m.GPU.Versions.CuFile, m.GPU.StorageErr = 0, refused }, Warn, "sees no direct route"},
 		{"refuses without udev", "cufile", func(m *made) {
 			m.GPU.Versions.CuFile, m.GPU.StorageErr = 0, refused
@@ -180,6 +184,8 @@ func TestP2PDMALines(t *testing.T) {
 		{"not by its configuration", "p2pdma", func(m *made) { hidden(m); m.file("/boot/config-6.8.0-45-generic", noConfig) }, Warn, "without peer-to-peer DMA"},
 		{"damaged configuration", "p2pdma", func(m *made) { hidden(m); m.file("/proc/config.gz", "no gzip") }, Info, "not known"},
 		{"only its version is known", "p2pdma", hidden, Info, "new enough"},
+		{"an empty list of symbols says nothing", "p2pdma", func(m *made) { m.file("/proc/kallsyms", "") }, Info, "new enough"},
+		{"on Fedora and RHEL too", "p2pdma", func(m *made) { m.file("/sys/module/nvme_core/parameters/multipath", "Y\n") }, Warn, "sudo update-initramfs -u || sudo dracut -f"},
 		{"old kernel", "p2pdma", func(m *made) { hidden(m); m.file("/proc/sys/kernel/osrelease", "5.15.0\n") }, Warn, "6.2 or newer"},
 		{"no kernel release", "p2pdma", func(m *made) { hidden(m); m.remove("/proc/sys/kernel/osrelease") }, Warn, "of unknown release"},
 		{"driver not set up", "p2pdma", func(m *made) { m.file("/proc/driver/nvidia/params", "RegistryDwords: \"\"\n") }, Warn, "/etc/modprobe.d/nvidia-p2pdma.conf"},
@@ -217,6 +223,8 @@ func TestIOMMULines(t *testing.T) {
 		{"as the kernel was told", "iommu", func(m *made) { on("dmar0", "DMA")(m); m.file("/proc/cmdline", "quiet intel_iommu=on\n") }, Warn, ", intel_iommu=on"},
 		{"redirects", "iommu", func(m *made) { m.file(bridge, withACS(0x1d)) }, Warn, "sudo setpci -s 0000:3b:00.0 ECAP_ACS+6.w=0:c"},
 		{"ACS that does not redirect", "iommu", func(m *made) { m.file(bridge, withACS(0x11)) }, OK, "no bridge above a GPU redirects"},
+		{"bridges that are not in /sys", "iommu", func(m *made) { m.remove("/sys/bus/pci/devices/" + gpuAddress) }, OK, "is not known: a GPU is not in /sys/bus/pci"},
+		{"on Fedora and RHEL", "iommu", on("dmar0", "DMA"), Warn, "grubby --update-kernel=ALL --args=intel_iommu=off"},
 		{"only root reads it", "iommu", func(m *made) { m.file(bridge, "64 bytes") }, OK, "only root can read"},
 	})
 }
@@ -233,11 +241,14 @@ func TestDirectoryLines(t *testing.T) {
 	check(t, []state{
 		{"XFS on NVMe", "directory", func(*made) {}, OK, "xfs of /dev/nvme0n1p1 on /nvme0, 3 TiB free, on nvme0n1"},
 		{"ext4 ordered", "directory", on("ext4", "rw,data=ordered"), OK, "data=ordered"},
-		{"ext4 that does not say", "directory", on("ext4", "rw"), Warn, "remount,data=ordered /nvme0"},
+		{"ext4 that does not say", "directory", on("ext4", "rw"), Warn, "sudo umount /nvme0 && sudo mount -o data=ordered /dev/nvme0n1p1 /nvme0 (a remount does not do it"},
 		{"ext4 that does not say, on a virtual disk", "directory", func(m *made) {
 			virtual(m)
 			mount("40 27 254:1 / /nvme0 rw - ext4 /dev/vda1 rw")(m)
 		}, Warn, "virtual machine's: no GPU can read from it\nstoker doctor"},
+		{"ext4 that does not say, in a folder with a space", "directory", mount(`40 27 259:1 / /nvme0 rw - ext4 /dev/mapper/a\040b rw`), Warn, "'/dev/mapper/a b' /nvme0"},
+		{"ext4 journalled, remounting is refused", "directory", on("ext4", "rw,data=journal"), Warn, "sudo umount"},
+		{"ext4 of the root does not say", "directory", mount("27 1 259:1 / / rw - ext4 /dev/nvme0n1p1 rw"), Warn, "--args=rootflags=data=ordered"},
 		{"ext4 journalled", "directory", on("ext4", "rw,data=journal"), Warn, "data=journal has no direct route"},
 		{"overlay", "directory", on("overlay", "rw"), Warn, "docker run -v /mnt/nvme0:/nvme0/stoker"},
 		{"tmpfs", "directory", on("tmpfs", "rw"), Warn, "not flash"},
@@ -253,6 +264,10 @@ func TestDirectoryLines(t *testing.T) {
 		{"no table", "directory", func(m *made) { m.remove("/proc/self/mountinfo") }, Info, "not known"},
 		{"no such disk", "directory", mount("40 27 300:1 / /nvme0 rw - xfs /dev/other rw"), Info, "not in /sys"},
 		{"missing", "directory", func(m *made) { m.Directories = []Directory{{Path: "/gone", Err: "no such file or directory"}} }, Bad, "mkdir -p /gone"},
+		{"missing, with a space", "directory", func(m *made) {
+			m.Directories = []Directory{{Path: "/go'ne; reboot", Err: "lstat: no such file or directory"}}
+		}, Bad, `mkdir -p '/go'\''ne; reboot'`},
+		{"a file", "directory", func(m *made) { m.Directories = []Directory{{Path: "/file", Err: "it is no directory"}} }, Bad, "stoker doctor --dir DIRECTORY"},
 		{"none", "directory", func(m *made) { m.Directories = nil }, None, "--dir"},
 		{"several", "directory", func(m *made) { m.Directories = append(m.Directories, Directory{Path: "/tmp"}) }, Info, "/tmp: ext4 of /dev/vda on /"},
 		{"RAID", "directory", raid, Warn, "flash.devices"},
@@ -260,6 +275,9 @@ func TestDirectoryLines(t *testing.T) {
 		{"O_DIRECT", "direct-io", func(*made) {}, OK, "alignment 512 bytes (memory 4)"},
 		{"no O_DIRECT", "direct-io", func(m *made) { m.Directories[0].DirectErr = "invalid argument" }, Warn, "invalid argument"},
 		{"O_DIRECT not tried", "direct-io", func(m *made) { m.Directories[0].NotTried = "permission denied" }, Info, "sudo -u"},
+		{"O_DIRECT not tried, read-only", "direct-io", func(m *made) { m.Directories[0].NotTried = "read-only file system" }, Info, "remount,rw"},
+		{"O_DIRECT not tried, full", "direct-io", func(m *made) { m.Directories[0].NotTried = "write: no space left on device" }, Info, "df -h"},
+		{"O_DIRECT not tried, no file can be made", "direct-io", func(m *made) { m.Directories[0].NotTried = "open /proc/x: no such file or directory" }, Info, "in which files can be made"},
 		{"large blocks", "direct-io", func(m *made) { m.Directories[0].OffsetAlignment = 16384 }, Warn, "multiples of 16384"},
 		{"compressed", "direct-io", func(m *made) { m.Directories[0].Flags = 0x4 }, Warn, "chattr"},
 		{"immutable", "direct-io", func(m *made) { m.Directories[0].Flags = 0x10 }, Warn, "immutable"},
@@ -336,6 +354,18 @@ func TestSurroundingsLines(t *testing.T) {
 		{"no /dev/shm", "surroundings", shm("1 2 0:5 / / rw - ext4 x rw"), Info, "there is no /dev/shm"},
 		{"memory limit", "surroundings", limit("/user.slice", "4294967296"), Info, "memory limit 4 GiB"},
 		{"of a group above", "surroundings", func(m *made) { limit("/user.slice/session.scope", "max")(m); limit("", "1073741824")(m) }, Info, "memory limit 1 GiB"},
+		{"limit of cgroup v1", "surroundings", func(m *made) {
+			m.file("/proc/self/cgroup", "9:name=systemd:/\n4:cpu,memory:/a/b\n0::/\n")
+			m.file("/sys/fs/cgroup/memory/a/b/memory.limit_in_bytes", "9223372036854771712\n")
+			m.file("/sys/fs/cgroup/memory/a/memory.limit_in_bytes", "2147483648\n")
+		}, Info, "memory limit 2 GiB"},
+		{"no limit of cgroup v1", "surroundings", func(m *made) {
+			m.remove("/sys/fs/cgroup/cgroup.controllers")
+			m.file("/proc/self/cgroup", "4:memory:/\n")
+			m.file("/sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n")
+		}, OK, "; no memory limit"},
+		{"control groups that cannot be read", "surroundings", func(m *made) { m.remove("/sys/fs/cgroup/cgroup.controllers") }, OK, "whether there is a memory limit cannot be read"},
+		{"namespaces that cannot be read", "surroundings", func(m *made) { m.remove("/proc/self/ns/ipc") }, OK, "its namespaces cannot be read"},
 		{"large limit", "surroundings", limit("/user.slice/session.scope", "68719476736"), OK, "memory limit 64 GiB"},
 	})
 }
@@ -360,6 +390,15 @@ func TestSettingsLines(t *testing.T) {
 		{"little to pin", "cufile-json", with(`,"max_device_pinned_mem_size_kb":1048576`), Warn, "5016"},
 		{"enough to pin", "cufile-json", with(`,"max_device_pinned_mem_size_kb":2097152`), OK, "cufile.json"},
 		{"a number that is none", "cufile-json", with(`,"max_direct_io_size_kb":{}`), OK, "cufile.json"},
+		{"no regular file", "cufile-json", func(m *made) { named("/etc")(m) }, Bad, "no regular file"},
+		{"too large", "cufile-json", file(strings.Repeat(" ", settingsBytesMax+1) + "{}"), Bad, "some KiB"},
+		{"no JSON, so that the library was not opened", "cufile-json", func(m *made) {
+			file("{")(m)
+			m.GPU.Versions.CuFile, m.GPU.StorageErr = 0, fmt.Errorf("%w: unexpected EOF", cufile.ErrConfiguration)
+		}, Bad, "not documented"},
+		{"a library that refuses may do so for its settings", "cufile-json", func(m *made) {
+			m.GPU.Versions.CuFile, m.GPU.StorageErr = 0, &cufile.Error{Op: "cuFileDriverOpen", Code: 5002}
+		}, OK, "/etc/cufile.json"},
 		{"named", "cufile-json", func(m *made) { named("/opt/x.json")(m); m.file("/opt/x.json", goodSettings) }, OK, "/opt/x.json"},
 		{"named, and missing", "cufile-json", named("/opt/x.json"), Bad, "unset CUFILE_ENV_PATH_JSON"},
 		{"named relatively", "cufile-json", named("x.json"), Warn, "relative"},
@@ -383,6 +422,8 @@ func TestProbeLines(t *testing.T) {
 		{"refused", "route", routes(RouteProbe{Directory: "/a", Proof: cufile.Proof{Route: cufile.NotDirect, Reason: "no; remedy: x", Refusal: &cufile.Error{CUDA: 801}}}), Warn, "Stoker's path through host memory works there"},
 		{"other bytes", "route", routes(RouteProbe{Directory: "/a", Err: "byte 7 is wrong", Wrong: true}), Bad, "byte 7 is wrong"},
 		{"no right to write there", "route", routes(RouteProbe{Directory: "/a", Err: "permission denied"}), Warn, "could not be tried: permission denied"},
+		{"no right to write there, remedy", "route", routes(RouteProbe{Directory: "/a b", Err: "open: permission denied"}), Warn, "sudo -u USER_OF_STOKERD stoker doctor --prove --dir '/a b'"},
+		{"no room to write there", "route", routes(RouteProbe{Directory: "/a", Err: "write: no space left on device"}), Warn, "df -h /a"},
 		{"no directory could be used", "route", func(m *made) { m.Probes = &Probes{} }, None, "no directory could be used"},
 		{"not tried", "route", func(*made) {}, None, "--prove"},
 		{"drive is the limit", "speed", speed(&SpeedProbe{Upload: 55e9, Disk: 3.1e9}), Info, "3.10 GB/s of the 55.00 GB/s"},
@@ -391,6 +432,9 @@ func TestProbeLines(t *testing.T) {
 		{"not measured", "speed", speed(nil), None, "not measured"},
 		{"tensor", "python", python(PythonProbe{Interpreter: "python3", Python: "3.11.2", Torch: "2.13.0", Tensor: true}), OK, "Python 3.11.2, torch 2.13.0"},
 		{"no torch", "python", python(PythonProbe{Interpreter: "python3", Python: "3.11.2", Err: "ModuleNotFoundError: torch"}), Warn, "torch not there: ModuleNotFoundError"},
+		{"no torch, and it says so", "python", python(PythonProbe{Interpreter: "python3", Python: "3.11.2", Err: "ModuleNotFoundError: torch"}), Warn, "python3 -m pip install torch"},
+		{"no package of ours", "python", python(PythonProbe{Interpreter: "/a b/python", Python: "3.11.2", Torch: "2.13.0", Err: "ModuleNotFoundError: stoker"}), Warn, "'/a b/python' -m pip install ./python (in the folder"},
+		{"no such interpreter", "python", python(PythonProbe{Interpreter: "/nope", Err: "start /nope: no such file"}), Warn, "--python .venv/bin/python"},
 		{"wrong values", "python", python(PythonProbe{Interpreter: "python3", Torch: "2.13.0"}), Warn, "wrong values"},
 		{"no interpreter", "python", python(PythonProbe{}), None, "--python"},
 	})

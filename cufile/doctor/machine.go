@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
+	"regexp"
 	"strconv"
 	"strings"
 
@@ -222,6 +223,16 @@ func atLeast(version string, want ...int) bool {
 	}
 	return true
 }
+
+// word is text as a shell takes it for one word.
+func word(text string) string {
+	if plainWord.MatchString(text) {
+		return text
+	}
+	return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'"
+}
+
+var plainWord = regexp.MustCompile(`^[A-Za-z0-9_./:=@%+,-]+$`)
 
 // cudaVersion writes 13000 as 13.0.
 func cudaVersion(version int) string {

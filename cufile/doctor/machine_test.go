@@ -88,6 +88,7 @@ func healthy() *made {
 		"/proc/self/mountinfo":                       mountTable,
 		"/proc/self/limits":                          "Limit                     Soft Limit           Hard Limit           Units\nMax locked memory         8388608              8388608              bytes\n",
 		"/proc/self/cgroup":                          "0::/user.slice/session.scope\n",
+		"/sys/fs/cgroup/cgroup.controllers":          "cpu memory\n",
 		"/proc/meminfo":                              "MemTotal:       263913472 kB\nMemFree: 1 kB\n",
 		"/run/udev/data/b259:0":                      "E:ID=1\n",
 		"/etc/cufile.json":                           goodSettings,

@@ -3,7 +3,9 @@ package doctor
 import (
 	"bufio"
 	"compress/gzip"
+	"errors"
 	"io"
+	"io/fs"
 	"strings"
 )
 
@@ -11,8 +13,9 @@ import (
 // guide, section 14.
 const (
 	p2pSymbol      = "p2pdma_pgmap_ops"
-	nvidiaSettings = `echo 'options nvidia NVreg_RegistryDwords="RMForceStaticBar1=1;RmForceDisableIomapWC=1;"' | sudo tee /etc/modprobe.d/nvidia-p2pdma.conf && sudo update-initramfs -u && sudo reboot`
-	nvmeSettings   = `echo 'options nvme_core multipath=N' | sudo tee /etc/modprobe.d/nvme.conf && sudo update-initramfs -u && sudo reboot`
+	nvidiaSettings = `echo 'options nvidia NVreg_RegistryDwords="RMForceStaticBar1=1;RmForceDisableIomapWC=1;"' | sudo tee /etc/modprobe.d/nvidia-p2pdma.conf && ` + newInitramfs
+	nvmeSettings   = `echo 'options nvme_core multipath=N' | sudo tee /etc/modprobe.d/nvme.conf && ` + newInitramfs
+	newInitramfs   = `{ sudo update-initramfs -u || sudo dracut -f; } && sudo reboot` // Debian and Ubuntu; Fedora and RHEL
 	newerKernel    = "boot a kernel of 6.2 or newer that has CONFIG_PCI_P2PDMA=y"
 )
 
@@ -48,6 +51,9 @@ func (m *Machine) p2pKernel() (p part, against string) {
 	release := m.kernel()
 	found := "kernel " + orElse(release, "of unknown release")
 	line, err := m.lineWith("/proc/kallsyms", p2pSymbol)
+	if some, _ := m.lineWith("/proc/kallsyms", " "); some == "" && err == nil {
+		err = fs.ErrPermission // an empty one, as sandboxes have, says nothing
+	}
 	switch config := m.kernelConfig(release, "CONFIG_PCI_P2PDMA"); {
 	case err == nil && line != "":
 		return part{OK, found + " has " + p2pSymbol, "", ""}, ""
@@ -115,6 +121,8 @@ func (m *Machine) p2pDriver() (p part, against string) {
 // p2pMultipath: a namespace of NVMe multipath has no PCI device of its own.
 func (m *Machine) p2pMultipath() (p part, against string) {
 	switch value, err := m.read("/sys/module/nvme_core/parameters/multipath"); {
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		return part{Info, "nvme_core's multipath cannot be read", "whether NVMe multipath is on is not known", ""}, ""
 	case err != nil:
 		return part{OK, "nvme_core has no multipath", "", ""}, ""
 	case strings.TrimSpace(value) == "N":

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/stokerio/stoker/cufile"
 	"github.com/stokerio/stoker/cufile/stub"
 	"github.com/stokerio/stoker/internal/pythonoracle"
@@ -180,6 +182,31 @@ func TestADamagedLibraryIsBad(t *testing.T) {
 	}
 	if report.Verdict.Exit != 2 || report.Verdict.Mode != HostStaged {
 		t.Errorf("%+v", report.Verdict)
+	}
+}
+
+// Stoker merges the machine's settings with its own before it opens the library, so the
+// library is not even asked where they cannot be read.
+func TestDamagedSettingsAreNotTheLibrarysFault(t *testing.T) {
+	folder := t.TempDir()
+	damaged, pipe := filepath.Join(folder, "cufile.json"), filepath.Join(folder, "pipe")
+	if err := os.WriteFile(damaged, []byte(`{"properties": `), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]string{damaged: "no JSON", pipe: "no regular file"} {
+		report := trial{version: stub.V1_15, how: "maps", nowhere: true, variables: []string{settingsVariable + "=" + path}}.report(t)
+		if c := find(report.Checks, "cufile-json"); c.Status != Bad || !strings.Contains(c.Found, want) {
+			t.Errorf("%+v", c)
+		}
+		if c := find(report.Checks, "cufile"); c.Status != None || strings.Contains(c.Remedy, "pip") {
+			t.Errorf("%+v", c)
+		}
+		if v := report.Verdict; v.Exit != 2 || !strings.HasPrefix(v.Reason, "cufile-json is broken") {
+			t.Errorf("%+v", v)
+		}
 	}
 }
 

@@ -46,7 +46,7 @@ func routePart(p *RouteProbe) part {
 	case p.Wrong:
 		return part{Bad, p.Directory + ": " + p.Err, "a file was read, and it went wrong: " + p.Err, "sudo dmesg | tail -50 (then report it, with the output of stoker doctor --prove --json)"}
 	case p.Err != "":
-		return part{Warn, p.Directory + ": " + p.Err, "it could not be tried: " + p.Err, "sudo -u USER_OF_STOKERD stoker doctor --prove --dir " + p.Directory}
+		return part{Warn, p.Directory + ": " + p.Err, "it could not be tried: " + p.Err, howToTry(p.Directory, p.Err, "stoker doctor --prove")}
 	}
 	stub := ""
 	if p.Proof.Stub {
@@ -94,6 +94,19 @@ func examineSpeed(m *Machine) Check {
 	return c
 }
 
+// pythonRemedy gives an interpreter what it lacks. Stoker's package comes with its
+// sources: pip's index has none.
+func pythonRemedy(p *PythonProbe) string {
+	const ours = " -m pip install ./python (in the folder of Stoker's sources)"
+	switch {
+	case p.Python == "": // it did not get as far as to say what it is
+		return "stoker doctor --prove --python .venv/bin/python"
+	case p.Torch == "":
+		return word(p.Interpreter) + " -m pip install torch"
+	}
+	return word(p.Interpreter) + ours
+}
+
 func examinePython(m *Machine) Check {
 	p := m.Probes.Python
 	found := fmt.Sprintf("%s: Python %s, torch %s", p.Interpreter, orElse(p.Python, "?"), orElse(p.Torch, "not there"))
@@ -101,9 +114,9 @@ func examinePython(m *Machine) Check {
 	case p.Interpreter == "":
 		return Check{Status: None, Found: "no interpreter to try", Remedy: "stoker doctor --prove --python .venv/bin/python"}
 	case p.Err != "":
-		return Check{Status: Warn, Found: found + ": " + p.Err, Meaning: "trainers with this interpreter cannot use GPU memory of the daemon's; batches go through host memory", Remedy: p.Interpreter + " -m pip install --upgrade torch stoker"}
+		return Check{Status: Warn, Found: found + ": " + p.Err, Meaning: "trainers with this interpreter cannot use GPU memory of the daemon's; batches go through host memory", Remedy: pythonRemedy(&p)}
 	case !p.Tensor:
-		return Check{Status: Warn, Found: found, Meaning: "a tensor over another process's slab has wrong values", Remedy: p.Interpreter + " -m pip install --upgrade torch stoker"}
+		return Check{Status: Warn, Found: found, Meaning: "a tensor over another process's slab has wrong values", Remedy: word(p.Interpreter) + " -m pip install --upgrade torch (then report it, with the output of stoker doctor --prove --json)"}
 	}
 	return Check{Status: OK, Found: found, Meaning: "a tensor over another process's slab has the right values"}
 }

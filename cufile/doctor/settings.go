@@ -14,6 +14,7 @@ import (
 const (
 	settingsVariable = "CUFILE_ENV_PATH_JSON"
 	settingsFile     = "/etc/cufile.json"
+	settingsBytesMax = 1 << 20
 )
 
 // What cuFile takes where a file says nothing; GPUDirect Storage configuration guide.
@@ -37,6 +38,13 @@ func examineSettings(m *Machine) Check {
 			Remedy: "export " + settingsVariable + "=" + settingsFile,
 		}
 	}
+	if no := m.noSettings(name); no != "" {
+		remedy := "sudo mv " + name + " " + name + ".old"
+		if given && name != settingsFile {
+			remedy = "unset " + settingsVariable
+		}
+		return Check{Status: Bad, Found: name + ": " + no, Meaning: "that is no file of settings, which has some KiB", Remedy: remedy}
+	}
 	text, err := m.read(name)
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && given && name != settingsFile:
@@ -44,16 +52,30 @@ func examineSettings(m *Machine) Check {
 	case errors.Is(err, fs.ErrNotExist):
 		return m.settingsMeaning("no "+settingsFile+": cuFile's built-in settings", settings{})
 	case err != nil:
-		return Check{Status: Bad, Found: name + ": " + err.Error(), Meaning: "cuFile cannot read its settings", Remedy: "sudo chmod a+r " + name}
+		return Check{Status: Bad, Found: name + ": " + err.Error(), Meaning: "cuFile cannot read its settings", Remedy: "sudo chmod a+r " + word(name)}
 	}
 	parsed, err := parseSettings(text)
 	if err != nil {
 		return Check{
 			Status: Bad, Found: name + ": " + err.Error(), Meaning: "what cuFile does with a file that it cannot parse is not documented: it may take other settings than were meant",
-			Remedy: "python3 -c 'import re,json,sys; json.loads(re.sub(r\"(?m)//.*$\", \"\", open(sys.argv[1]).read()))' " + name,
+			Remedy: "python3 -c 'import re,json,sys; json.loads(re.sub(r\"(?m)//.*$\", \"\", open(sys.argv[1]).read()))' " + word(name),
 		}
 	}
 	return m.settingsMeaning(name, parsed)
+}
+
+// noSettings is why a file that is there cannot be one of settings; "" if it can be. Who
+// opened a pipe would wait for its other end.
+func (m *Machine) noSettings(name string) string {
+	switch info, err := fs.Stat(m.Files, inside(name)); {
+	case err != nil:
+		return ""
+	case !info.Mode().IsRegular():
+		return "no regular file"
+	case info.Size() > settingsBytesMax:
+		return sized(info.Size())
+	}
+	return ""
 }
 
 // settings are a parsed cufile.json.

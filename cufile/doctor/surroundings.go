@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -51,16 +52,20 @@ func (m *Machine) udev() part {
 
 func (m *Machine) namespaces() part {
 	var own []string
-	if ns := m.link("/proc/self/ns/ipc"); ns != "" && ns != firstIPC {
+	ipc, pid := m.link("/proc/self/ns/ipc"), m.link("/proc/self/ns/pid")
+	if ipc != "" && ipc != firstIPC {
 		own = append(own, "IPC")
 	}
-	if ns := m.link("/proc/self/ns/pid"); ns != "" && ns != firstPID {
+	if pid != "" && pid != firstPID {
 		own = append(own, "PID")
 	}
-	if len(own) == 0 {
-		return part{OK, "the machine's own namespaces", "", ""}
+	switch {
+	case len(own) > 0:
+		return part{Info, "namespaces of its own: " + strings.Join(own, ", "), "this is a container; slabs cross to trainers in other ones by descriptor, not by CUDA IPC", ""}
+	case ipc == "" || pid == "":
+		return part{OK, "its namespaces cannot be read", "", ""}
 	}
-	return part{Info, "namespaces of its own: " + strings.Join(own, ", "), "this is a container; slabs cross to trainers in other ones by descriptor, not by CUDA IPC", ""}
+	return part{OK, "the machine's own namespaces", "", ""}
 }
 
 // lockedMemory is bounded for what is pinned; the GPU driver's own pinning is not counted.
@@ -118,37 +123,66 @@ func sizeOption(text string) int64 {
 const memoryLimitWanted = 10 << 30
 
 func (m *Machine) memoryLimit() part {
-	limit, ok := m.cgroupMemory()
-	if !ok {
+	limit, known := m.cgroupMemory()
+	switch found := "memory limit " + sized(limit); {
+	case !known:
+		return part{OK, "whether there is a memory limit cannot be read", "", ""}
+	case limit == 0:
 		return part{OK, "no memory limit", "", ""}
-	}
-	found := "memory limit " + sized(limit)
-	if limit < memoryLimitWanted {
+	case limit < memoryLimitWanted:
 		return part{Info, found, "rings and page cache count against it: give session.ring_bytes_total less than a quarter of it", ""}
+	default:
+		return part{OK, found, "", ""}
 	}
-	return part{OK, found, "", ""}
 }
 
-// cgroupMemory is the least limit of the process's control groups, cgroup v2.
-func (m *Machine) cgroupMemory() (limit int64, ok bool) {
-	line, err := m.lineWith("/proc/self/cgroup", "0::")
+// cgroupMemory is the least limit of the process's control groups, of cgroup v2 and v1; 0
+// if there is none. It is not known where no group's files are there.
+func (m *Machine) cgroupMemory() (limit int64, known bool) {
+	groups, err := m.read("/proc/self/cgroup")
 	if err != nil {
 		return 0, false
 	}
-	group, _ := strings.CutPrefix(line, "0::")
-	for group = strings.TrimSuffix(group, "/"); ; {
-		text, err := m.read("/sys/fs/cgroup" + group + "/memory.max")
-		if err == nil {
-			if n, err := strconv.ParseInt(strings.TrimSpace(text), 10, 64); err == nil && (!ok || n < limit) {
-				limit, ok = n, true
+	for line := range strings.SplitSeq(groups, "\n") {
+		fields := strings.SplitN(line, ":", 3)
+		if len(fields) < 3 {
+			continue
+		}
+		root, file := "/sys/fs/cgroup/memory", "/memory.limit_in_bytes"
+		if fields[0] == "0" {
+			root, file = "/sys/fs/cgroup", "/memory.max"
+		} else if !slices.Contains(strings.Split(fields[1], ","), "memory") {
+			continue
+		}
+		for group := strings.TrimSuffix(fields[2], "/"); ; group = group[:strings.LastIndexByte(group, '/')] {
+			n, ok := m.limitIn(root + group + file)
+			if known = known || ok; n > 0 && (limit == 0 || n < limit) {
+				limit = n
+			}
+			if !strings.Contains(group, "/") {
+				// Of cgroup v2 the root itself has no such file.
+				known = known || fields[0] == "0" && m.exists(root+"/cgroup.controllers")
+				break
 			}
 		}
-		at := strings.LastIndexByte(group, '/')
-		if at < 0 {
-			return limit, ok
-		}
-		group = group[:at]
 	}
+	return limit, known
+}
+
+// noLimit is where cgroup v1's numbers begin that mean none.
+const noLimit = 1 << 60
+
+// limitIn is what a file of a control group says; 0 for none.
+func (m *Machine) limitIn(name string) (limit int64, ok bool) {
+	text, err := m.read(name)
+	if err != nil {
+		return 0, false
+	}
+	n, err := strconv.ParseInt(strings.TrimSpace(text), 10, 64)
+	if err != nil || n >= noLimit {
+		return 0, true // "max"
+	}
+	return n, true
 }
 
 // memoryTotal is MemTotal of /proc/meminfo in bytes; 0 unknown.
@@ -178,7 +212,7 @@ func examinePageCache(m *Machine) Check {
 		}
 	}
 	memory := m.memoryTotal()
-	if limit, ok := m.cgroupMemory(); ok && limit < memory {
+	if limit, _ := m.cgroupMemory(); limit > 0 && limit < memory {
 		memory = limit
 	}
 	switch {

@@ -27,6 +27,7 @@ import socket
 import weakref
 from collections.abc import Sequence
 from math import prod
+from operator import index
 from types import TracebackType
 from typing import Any, Final
 
@@ -138,22 +139,29 @@ class Slab:
         ConflictError
             The slab is closed.
         """
-        import torch
-
-        mapping = self._open()
+        try:
+            import torch
+        except ImportError as error:
+            raise UnavailableError(
+                f"a tensor over device memory needs torch, and it cannot be imported: {error}",
+                "torch",
+                "install torch (pip install torch), or use Slab.read, which copies into host memory",
+            ) from error
         kind = _torch_type(torch, dtype)
-        count = self._extent(tuple(shape), kind.itemsize, offset)
+        shape, offset = tuple(map(index, shape)), index(offset)  # numpy's numbers would wrap round
+        hold = self._hold(lease)
+        count = self._extent(shape, kind.itemsize, offset)
         device = torch.device("cpu") if self.stub else torch.device("cuda", self.ordinal)
         if count == 0:  # nothing to point to
-            return torch.empty(tuple(shape), dtype=kind, device=device)
-        hold = _Hold(mapping, lease)
-        flat = bytes_at(torch, mapping.address + offset, count, device, hold)
-        self._holds.add(hold)
-        return flat.view(kind).view(tuple(shape))
+            return torch.empty(shape, dtype=kind, device=device)
+        flat = bytes_at(torch, hold.mapping.address + offset, count, device, hold)
+        return flat.view(kind).view(shape)
 
     def read(self, offset: int, count: int) -> bytes:
         """A copy of ``count`` bytes from ``offset`` on in host memory; needs no torch."""
-        mapping = self._open()
+        count, offset = index(count), index(offset)
+        hold = self._hold(None)
+        mapping = hold.mapping
         self._extent((count,), 1, offset)
         into = ctypes.create_string_buffer(count)
         with self._driver.current(mapping.context):
@@ -171,6 +179,15 @@ class Slab:
         if mapping is not None and not self._holds:
             mapping.release()
         return not self._holds
+
+    def _hold(self, lease: object) -> _Hold:
+        """Keep the mapping, whatever another thread closes: it is held before that is looked at, and :meth:`close`
+        looks who holds it after it has closed.
+        """
+        hold = _Hold(self._open(), lease)
+        self._holds.add(hold)
+        self._open()
+        return hold
 
     def _open(self) -> _Mapping:
         if self._mapping is None:
@@ -290,14 +307,17 @@ def _unmap(driver: CudaDriver, device: int, context: int, address: int, mapped: 
         if code not in (0, DEINITIALIZED):
             failures.append((name, code))
 
-    step("cuCtxPushCurrent_v2", context)
+    pushed = driver.answer("cuCtxPushCurrent_v2", context)
+    if pushed not in (0, DEINITIALIZED):
+        failures.append(("cuCtxPushCurrent_v2", pushed))
     step("cuCtxSynchronize")
     if mapped is None:
         step("cuIpcCloseMemHandle", address)
     else:
         step("cuMemUnmap", address, mapped)
         step("cuMemAddressFree", address, mapped)
-    step("cuCtxPopCurrent_v2", ctypes.byref(ctypes.c_void_p()))
+    if pushed == 0:  # else it would be another's context
+        step("cuCtxPopCurrent_v2", ctypes.byref(ctypes.c_void_p()))
     step("cuDevicePrimaryCtxRelease_v2", device)
     if failures:
         raise driver.failure(*failures[0])

@@ -120,8 +120,23 @@ class ByteArray:
         """The kind of device and its number."""
         return self._device
 
-    def __dlpack__(self, *, stream: object = None, **_: object) -> Any:
-        """A capsule with the memory. It is whole when it is handed out, so a stream has nothing to wait for."""
+    def __dlpack__(
+        self,
+        *,
+        stream: object = None,
+        max_version: object = None,
+        dl_device: tuple[int, int] | None = None,
+        copy: bool | None = None,
+    ) -> Any:
+        """A capsule with the memory. It is whole when it is handed out, so a stream has nothing to wait for.
+
+        Raises
+        ------
+        BufferError
+            A copy is asked for, or another device: this is the memory itself.
+        """
+        if copy or (dl_device is not None and tuple(dl_device) != self._device):
+            raise BufferError("this is memory of another process itself: take it as it is, and copy the array")
         shape, strides = (ctypes.c_int64 * 1)(self._count), (ctypes.c_int64 * 1)(1)
         tensor = _Tensor(self._address, _Device(*self._device), 1, _Type(_UNSIGNED, 8, 1), shape, strides, 0)
         managed = _Managed(tensor, None, _deleter_address)

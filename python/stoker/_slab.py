@@ -23,7 +23,8 @@ import contextlib
 import os
 import socket
 import struct
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
 from .errors import DaemonGoneError, ProtocolError
@@ -80,7 +81,7 @@ def decode(data: bytes | bytearray | memoryview) -> SlabMessage:
 def receive(connection: socket.socket) -> tuple[SlabMessage, int | None]:
     """Receive a message, and the descriptor that belongs to it: the caller's to close; None if kind is 2.
 
-    Blocks as long as the socket's timeout lets it. Whatever descriptors came with
+    Blocks as long as the socket's timeout lets it, which is for the whole message. Whatever descriptors came with
     a message that is refused are closed.
 
     Raises
@@ -89,10 +90,13 @@ def receive(connection: socket.socket) -> tuple[SlabMessage, int | None]:
         The connection ended before a whole message.
     ProtocolError
         See :func:`decode`; or the descriptor is missing, or there are several.
+    TimeoutError
+        It did not come in time.
     """
     data, descriptors = bytearray(), list[int]()
-    with _closed_on_error(descriptors):
+    with _closed_on_error(descriptors), _one_timeout(connection) as wait:
         while len(data) < MESSAGE_BYTES:
+            wait()
             part = _receive_part(connection, MESSAGE_BYTES - len(data), descriptors)
             if not part:
                 raise _ended(len(data))
@@ -108,7 +112,10 @@ def receive(connection: socket.socket) -> tuple[SlabMessage, int | None]:
 
 def _receive_part(connection: socket.socket, limit: int, descriptors: list[int]) -> bytes:
     room = socket.CMSG_SPACE(_MOST_DESCRIPTORS * array.array("i").itemsize)
-    part, ancillary, flags, _ = connection.recvmsg(limit, room, socket.MSG_CMSG_CLOEXEC)
+    try:
+        part, ancillary, flags, _ = connection.recvmsg(limit, room, socket.MSG_CMSG_CLOEXEC)
+    except ConnectionResetError:  # it ended, and had not read what we sent
+        return b""
     for level, kind, content in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             found = array.array("i")
@@ -123,6 +130,25 @@ def _receive_part(connection: socket.socket, limit: int, descriptors: list[int])
     if flags & socket.MSG_TRUNC:
         raise _refused(f"it has more than {MESSAGE_BYTES} bytes")
     return part
+
+
+@contextlib.contextmanager
+def _one_timeout(connection: socket.socket) -> Iterator[Callable[[], None]]:
+    """Let a socket's timeout hold for several calls together: the function that is yielded comes before each."""
+    patience = connection.gettimeout()
+    until = time.monotonic() + (patience or 0)
+
+    def wait() -> None:
+        if patience:
+            left = until - time.monotonic()
+            if left <= 0:
+                raise TimeoutError(f"no whole slab message came in {patience:g} s")
+            connection.settimeout(left)
+
+    try:
+        yield wait
+    finally:
+        connection.settimeout(patience)
 
 
 @contextlib.contextmanager

@@ -66,6 +66,20 @@ def test_what_is_wrong_ends_it_with_1(out: Path) -> None:
     assert [line["name"] for line in report["checks"] if line["status"] == "bad"] == ["driver"]
 
 
+def test_parts_that_are_none_are_refused(out: Path) -> None:
+    done = check(out, "T1,T9")
+    assert done.returncode == 2
+    assert "there is no T9" in done.stderr
+    assert not out.exists()
+
+
+def test_without_a_driver_it_may_be_told_to_fail(out: Path, tmp_path: Path) -> None:
+    done = check(out, "T1", GPU_CHECK_STUB="0", STOKER_CUDA_LIB=str(tmp_path / "none"))
+    assert done.returncode == 1
+    assert "the driver of the GPU does not answer" in done.stderr
+    assert not out.exists()
+
+
 def test_figures_of_a_stand_in_are_not_kept(report_module: ModuleType, out: Path) -> None:
     report = report_module.Report(out, True, 60)
     report.figure("T6", "a speed", [1.0, 2.0], "GB/s")

@@ -7,6 +7,7 @@ import gc
 import threading
 import weakref
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -40,6 +41,31 @@ def handed(
     """An array over the memory, and how to see whether its owner lives."""
     owner = Owner()
     return ByteArray(ctypes.addressof(memory), count, (kind, 0), owner), weakref.ref(owner)
+
+
+@pytest.mark.parametrize("wish", [{"copy": True}, {"dl_device": (2, 0)}, {"dl_device": (CPU, 1)}])
+def test_a_wish_that_is_not_met_is_refused(memory: ctypes.Array[ctypes.c_char], wish: dict[str, Any]) -> None:
+    array, _ = handed(memory)
+    with pytest.raises(BufferError):
+        array.__dlpack__(**wish)
+
+
+@pytest.mark.parametrize(
+    "wish", [{}, {"copy": False}, {"copy": None, "max_version": (1, 1)}, {"dl_device": (CPU, 0)}, {"stream": None}]
+)
+def test_a_wish_that_is_met_gets_the_memory(memory: ctypes.Array[ctypes.c_char], wish: dict[str, Any]) -> None:
+    array, owner = handed(memory)
+    capsule = array.__dlpack__(**wish)
+    del array
+    assert from_dlpack(capsule).numpy().tobytes() == BYTES
+    assert owner() is None
+
+
+def test_numpy_takes_it_with_and_without_a_copy(memory: ctypes.Array[ctypes.c_char]) -> None:
+    array, _ = handed(memory)
+    assert np.from_dlpack(array, copy=False).tobytes() == BYTES
+    with pytest.raises(BufferError):
+        np.from_dlpack(array, copy=True)
 
 
 def test_a_tensor_keeps_the_owner_until_its_last_view_is_gone(memory: ctypes.Array[ctypes.c_char]) -> None:

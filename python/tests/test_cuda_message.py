@@ -7,6 +7,8 @@ import json
 import os
 import resource
 import socket
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -148,6 +150,39 @@ def test_the_end_of_the_exporter_is_named(kind: int) -> None:
         theirs.close()
         with pytest.raises(DaemonGoneError, match="after 0 of the 160 bytes"):
             _slab.receive(ours)
+
+
+@pytest.mark.parametrize("kind", SOCKETS)
+def test_an_exporter_that_ends_before_it_reads_is_named_as_well(kind: int) -> None:
+    with pair(kind) as (ours, theirs):
+        ours.send(b"?")
+        theirs.close()
+        with pytest.raises(DaemonGoneError, match="after 0 of the 160 bytes"):
+            _slab.receive(ours)
+
+
+def test_a_message_that_trickles_is_waited_for_no_longer_than_the_timeout() -> None:
+    with pair(socket.SOCK_STREAM) as (ours, theirs):
+        ours.settimeout(0.3)
+
+        def trickle() -> None:
+            send(theirs, GOOD[:1])
+            for at in range(1, 100):
+                time.sleep(0.05)
+                if ended.is_set():
+                    return
+                send(theirs, GOOD[at : at + 1], 0)
+
+        ended = threading.Event()
+        exporter = threading.Thread(target=trickle)
+        exporter.start()
+        began = time.monotonic()
+        with pytest.raises(TimeoutError):
+            _slab.receive(ours)
+        assert time.monotonic() - began < 2
+        assert ours.gettimeout() == 0.3
+        ended.set()
+        exporter.join()
 
 
 def test_the_end_in_the_middle_of_a_message_leaves_no_descriptor() -> None:

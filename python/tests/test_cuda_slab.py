@@ -265,6 +265,83 @@ def test_a_torch_without_dlpack_gets_its_tensor_by_the_bare_pointer(exporter: Ex
         del tensor
 
 
+def test_a_slab_that_is_closed_while_a_tensor_is_made_stays_for_it(
+    exporter: Exporter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slab = receive(exporter)
+    make, unmapped = _cuda.bytes_at, list[bool]()
+
+    def closed_meanwhile(*arguments: Any) -> Any:
+        unmapped.append(slab.close())  # as another thread may
+        return make(*arguments)
+
+    monkeypatch.setattr(_cuda, "bytes_at", closed_meanwhile)
+    tensor = slab.tensor((800,))
+    assert unmapped == [False]
+    assert held(tensor) == pattern(800, 1).tobytes()
+    del tensor
+    assert live() == 0
+
+
+def test_a_slab_that_is_closed_while_it_is_read_stays_for_that(
+    exporter: Exporter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slab = receive(exporter)
+    call, unmapped = slab._driver.call, list[bool]()
+
+    def closed_meanwhile(name: str, *arguments: Any) -> None:
+        if name == "cuMemcpyDtoH_v2":
+            unmapped.append(slab.close())
+        call(name, *arguments)
+
+    monkeypatch.setattr(slab._driver, "call", closed_meanwhile)
+    assert slab.read(0, 800) == pattern(800, 1).tobytes()
+    assert unmapped == [False]
+    assert live() == 0
+
+
+def test_threads_close_what_others_use(exporter: Exporter) -> None:
+    failures: list[BaseException] = []
+
+    def use(slab: _cuda.Slab) -> None:
+        try:
+            while True:
+                assert held(slab.tensor((64,))) == pattern(64, 1).tobytes()
+                assert slab.read(8, 64) == pattern(64, 1, 8).tobytes()
+        except ConflictError:
+            pass
+        except BaseException as error:
+            failures.append(error)
+
+    for _ in range(30):
+        slab = receive(exporter)
+        threads = [threading.Thread(target=use, args=(slab,)) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        slab.close()
+        for thread in threads:
+            thread.join()
+        assert live() == 0
+    assert failures == []
+
+
+@pytest.mark.parametrize(
+    ("shape", "offset", "error"),
+    [
+        ((np.int64(1 << 62), np.int64(8)), 0, OutOfRangeError),  # whose product is 0 in 64 bits
+        ((np.int64((1 << 61) + 1), np.int64(8)), 0, OutOfRangeError),
+        ((8,), np.int64((1 << 63) - 8), OutOfRangeError),
+        ((2.0,), 0, TypeError),
+        ((2,), 8.0, TypeError),
+    ],
+)
+def test_numbers_of_numpy_do_not_wrap_round(
+    exporter: Exporter, shape: tuple[Any, ...], offset: Any, error: type[Exception]
+) -> None:
+    with receive(exporter) as slab, np.errstate(over="ignore"), pytest.raises(error):
+        slab.tensor(shape, "int64", offset)
+
+
 def test_threads_make_and_drop_tensors_at_once(exporter: Exporter) -> None:
     failures: list[BaseException] = []
 
@@ -340,6 +417,31 @@ def test_a_step_of_the_release_that_fails_is_raised_and_the_others_are_done(
     with pytest.raises(UnavailableError, match="cuCtxSynchronize answered 700"):
         slab.close()
     assert live() == 0
+
+
+def test_a_release_takes_no_context_from_the_thread_that_it_runs_in(
+    exporter: Exporter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STOKER_STUB_FAULTS", "cuCtxPushCurrent:201:2:1")
+    slab = receive(exporter)
+    driver, context = slab._driver, slab._open().context
+    driver.call("cuCtxPushCurrent_v2", context)  # torch's, say
+    with pytest.raises(UnavailableError, match="cuCtxPushCurrent_v2 answered 201"):
+        slab.close()
+    popped = ctypes.c_void_p()
+    assert driver.answer("cuCtxPopCurrent_v2", ctypes.byref(popped)) == 0
+    assert popped.value == context
+    assert live() == 0
+
+
+def test_without_torch_a_slab_can_be_read_and_says_what_a_tensor_needs(
+    exporter: Exporter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with receive(exporter) as slab:
+        assert slab.read(0, 64) == pattern(64, 1).tobytes()
+        with pytest.raises(UnavailableError, match="torch"):
+            slab.tensor((8,))
 
 
 def test_devices_are_matched_by_uuid_not_by_number(exporter: Exporter, monkeypatch: pytest.MonkeyPatch) -> None:

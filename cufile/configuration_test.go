@@ -128,16 +128,16 @@ func TestTheConfigurationOfAnotherOpenIsNotRead(t *testing.T) {
 
 func TestLibrariesAreLookedForInOrder(t *testing.T) {
 	for which, soname := range map[library]string{deviceLibrary: "libcuda.so.1", storageLibrary: "libcufile.so.0"} {
-		t.Setenv(variable(which), "")
-		if got := places(which, ""); len(got) < 2 || got[0] != soname {
-			t.Errorf("%s: %q", which, got)
+		t.Setenv(nvidia.libraries[which].variable, "")
+		if got := nvidia.places(which, ""); len(got) < 2 || got[0] != soname {
+			t.Errorf("%s: %q", soname, got)
 		}
-		t.Setenv(variable(which), "/by/environment")
-		if got := places(which, ""); len(got) != 1 || got[0] != "/by/environment" {
-			t.Errorf("%s by environment: %q", which, got)
+		t.Setenv(nvidia.libraries[which].variable, "/by/environment")
+		if got := nvidia.places(which, ""); len(got) != 1 || got[0] != "/by/environment" {
+			t.Errorf("%s by environment: %q", soname, got)
 		}
-		if got := places(which, "/by/option"); len(got) != 1 || got[0] != "/by/option" {
-			t.Errorf("%s by option: %q", which, got)
+		if got := nvidia.places(which, "/by/option"); len(got) != 1 || got[0] != "/by/option" {
+			t.Errorf("%s by option: %q", soname, got)
 		}
 	}
 }

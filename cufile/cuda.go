@@ -51,7 +51,7 @@ func (t *cudaTable) symbols() []symbol {
 	for i := 0; C.stoker_symbol_at(t.c, C.int(i), &s) != 0; i++ {
 		all = append(all, symbol{
 			Symbol: Symbol{
-				Name: C.GoString(s.name), Library: library(s.library).String(),
+				Name: C.GoString(s.name), Library: nvidia.libraries[s.library].name,
 				Since: C.GoString(s.since), Found: s.found != 0,
 			},
 			needed: s.needed != 0,

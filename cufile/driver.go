@@ -3,7 +3,6 @@ package cufile
 import (
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 	"syscall"
 )
@@ -13,6 +12,7 @@ import (
 // refuses a second one (5026).
 type Driver struct {
 	table    table
+	vendor   *vendor
 	options  Options
 	versions Versions
 	found    map[string]bool // functions that the libraries have
@@ -36,7 +36,7 @@ func Open(options Options) (*Driver, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Driver{table: t, options: options, found: make(map[string]bool)}
+	d := &Driver{table: t, vendor: &nvidia, options: options, found: make(map[string]bool)}
 	if err := d.open(); err != nil {
 		t.free()
 		return nil, err
@@ -67,25 +67,26 @@ func (d *Driver) open() error {
 // load tries the places where a library may be. What is not there is missing; what
 // is there and does not load is an error of its own.
 func (d *Driver) load(which library, named string, missing error) (string, error) {
+	names := &d.vendor.libraries[which]
 	var tried []string
-	for _, name := range places(which, named) {
+	for _, name := range d.vendor.places(which, named) {
 		if err := checkLibrary(name); err != nil {
-			return "", damaged(which, name, err.Error())
+			return "", d.damaged(which, name, err.Error())
 		}
 		text, ok := d.table.load(which, name)
 		if ok {
 			return text, d.complete(which, text)
 		}
 		if !notFound(name, text) {
-			return "", damaged(which, name, text)
+			return "", d.damaged(which, name, text)
 		}
 		tried = append(tried, name)
 	}
-	return "", fmt.Errorf("%w: no %s among %s; name it by %s if it is elsewhere", missing, which, strings.Join(tried, ", "), variable(which))
+	return "", fmt.Errorf("%w: no %s among %s; name it by %s if it is elsewhere", missing, names.name, strings.Join(tried, ", "), names.variable)
 }
 
-func damaged(which library, name, reason string) error {
-	return &Error{Op: "dlopen", Object: name, Detail: reason + "; install the library anew, or name another (" + variable(which) + ")"}
+func (d *Driver) damaged(which library, name, reason string) error {
+	return &Error{Op: "dlopen", Object: name, Detail: reason + "; install the library anew, or name another (" + d.vendor.libraries[which].variable + ")"}
 }
 
 // notFound tells a library that is not there from one that is damaged or lacks
@@ -97,18 +98,19 @@ func notFound(name, message string) bool {
 // complete notes what a library has, and refuses one without a function that
 // everything needs.
 func (d *Driver) complete(which library, path string) error {
+	names := &d.vendor.libraries[which]
 	refuse := func(name string) error {
-		return &Error{Op: "dlsym", Object: path, Detail: "no " + name + "; this is not a " + which.String() + " that Stoker can use"}
+		return &Error{Op: "dlsym", Object: path, Detail: "no " + name + "; this is not a " + names.name + " that Stoker can use"}
 	}
 	for _, s := range d.table.symbols() {
 		if s.Found {
 			d.found[s.Name] = true
-		} else if s.needed && s.Library == which.String() {
+		} else if s.needed && s.Library == names.name {
 			return refuse(s.Name)
 		}
 	}
-	if which == storageLibrary && !d.found["cuFileDriverClose"] && !d.found["cuFileDriverClose_v2"] {
-		return refuse("cuFileDriverClose")
+	if which == storageLibrary && !d.has(closableStorage) {
+		return refuse(d.vendor.features[closableStorage][0])
 	}
 	return nil
 }
@@ -208,37 +210,6 @@ func closed(what, object string) error {
 		what = fmt.Sprintf("%s %q", what, object)
 	}
 	return fmt.Errorf("%s: %w", what, ErrClosed)
-}
-
-// places are the names to try for a library, in order.
-func places(which library, named string) []string {
-	if named == "" {
-		named = os.Getenv(variable(which))
-	}
-	if named != "" {
-		return []string{named}
-	}
-	if which == deviceLibrary {
-		return []string{
-			"libcuda.so.1",
-			"/usr/local/nvidia/lib64/libcuda.so.1", // NVIDIA's containers on older runtimes
-			"/usr/local/nvidia/lib/libcuda.so.1",
-			"/usr/lib/wsl/lib/libcuda.so.1",
-		}
-	}
-	return []string{
-		"libcufile.so.0",
-		"/usr/local/cuda/lib64/libcufile.so.0",
-		"/usr/local/cuda/targets/x86_64-linux/lib/libcufile.so.0",
-		"/usr/local/cuda/targets/sbsa-linux/lib/libcufile.so.0",
-	}
-}
-
-func variable(which library) string {
-	if which == deviceLibrary {
-		return DeviceLibraryVariable
-	}
-	return StorageLibraryVariable
 }
 
 // errorOf finds the library's refusal in an error.

@@ -129,7 +129,7 @@ func (f *File) read(s *Slab, slabOffset int64, n int, offset int64) (int, error)
 		case got < 0:
 			continue
 		case got > int64(n-done):
-			return done, &Error{Op: "cuFileRead", Object: f.path, Detail: fmt.Sprintf("it answered %d bytes for %d", got, n-done)}
+			return done, &Error{Op: f.driver.vendor.read, Object: f.path, Detail: fmt.Sprintf("it answered %d bytes for %d", got, n-done)}
 		}
 		done += int(got)
 		interruptions = 0
@@ -156,10 +156,10 @@ func (f *File) ends(offset int64) bool {
 
 // failure makes an error of what a read answered.
 func (f *File) failure(got int64, cuda, errno int32) error {
-	e := &Error{Op: "cuFileRead", Object: f.path}
+	e := &Error{Op: f.driver.vendor.read, Object: f.path}
 	switch {
 	case cuda != 0:
-		e.Op, e.CUDA = "cuCtxSetCurrent", int(cuda)
+		e.Op, e.CUDA = f.driver.vendor.enter, int(cuda)
 	case got == -1:
 		e.Errno = syscall.Errno(errno)
 		if errno == 0 {

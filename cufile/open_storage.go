@@ -49,17 +49,9 @@ func (d *Driver) findVersion() {
 		return
 	}
 	d.versions.Inferred = true
-	d.versions.CuFile = 1000
-	for _, step := range []struct {
-		symbol  string
-		version int
-	}{
-		{"cuFileStatsStart", 1150},
-		{"cuFileSetParameterBool", 1140},
-		{"cuFileReadAsync", 1070},
-		{"cuFileDriverClose_v2", 1040},
-	} {
-		if d.found[step.symbol] {
+	d.versions.CuFile = d.vendor.oldest
+	for _, step := range d.vendor.versions {
+		if d.found[step.function] {
 			d.versions.CuFile = step.version
 			return
 		}
@@ -94,7 +86,7 @@ func (d *Driver) parameters() []parameter {
 // setParameters uses the library's own calls where it has them (1.14). They win
 // over the environment and cufile.json.
 func (d *Driver) setParameters() error {
-	if !d.found["cuFileSetParameterBool"] {
+	if !d.has(settableParameters) {
 		return nil
 	}
 	for _, parameter := range d.parameters() {
@@ -108,7 +100,7 @@ func (d *Driver) setParameters() error {
 // startCounting begins to count at the level asked for. A library that cannot count
 // is no error; Statistics says it.
 func (d *Driver) startCounting() error {
-	if d.options.Statistics == 0 || !d.found["cuFileStatsStart"] {
+	if d.options.Statistics == 0 || !d.has(countedReads) {
 		return nil
 	}
 	if s := d.table.startStatistics(d.options.Statistics); s.failed() {

@@ -305,7 +305,7 @@ func TestChildrenThatStartDuringAnExportInheritNothing(t *testing.T) {
 // prints what came of it.
 func openReal() {
 	on := true
-	d := &Driver{table: must(newTable()), found: make(map[string]bool)}
+	d := &Driver{table: must(newTable()), vendor: &nvidia, found: make(map[string]bool)}
 	d.options.Parameters = Parameters{MaxDirectBytes: 8 << 20, MaxPinnedBytes: 1 << 30, PCIP2PDMA: &on}
 	restore := must(d.configure())
 	path := must(d.load(storageLibrary, os.Getenv(StorageLibraryVariable), ErrNoStorage))

@@ -3,6 +3,9 @@ package cufile
 import (
 	"errors"
 	"fmt"
+	"slices"
+
+	"golang.org/x/sys/unix"
 )
 
 // errTwice is a registration, or its end, that happened before.
@@ -22,7 +25,8 @@ type Slab struct {
 
 // NewSlab takes device memory of at least this many bytes, all zero, in whole
 // granules (2 MiB as a rule). It can be exported as a descriptor, except where the
-// GPU cannot (DeviceInfo.Exportable): there it is a legacy one. The caller closes it.
+// GPU cannot (DeviceInfo.Exportable), or the driver refuses to, as in a sandbox: there it
+// is a legacy one. The caller closes it.
 func (g *Device) NewSlab(bytes int64) (*Slab, error) { return g.newSlab(false, bytes) }
 
 // NewLegacySlab is NewSlab with memory that travels as a 64-byte handle, which MIG
@@ -35,13 +39,36 @@ func (g *Device) newSlab(legacy bool, bytes int64) (*Slab, error) {
 	}
 	return g.adopt(fmt.Sprintf("slab of %d bytes", bytes), func(s *Slab) status {
 		s.kind, s.bytes, s.writable = SlabVMM, bytes, true
-		if legacy || !g.info.Exportable() || !g.driver.found["cuMemCreate"] {
+		if legacy || !g.info.Exportable() || !g.driver.has(exportableMemory) {
 			s.kind = SlabLegacy
 		}
-		var st status
-		s.segment, st = g.driver.table.create(g.handle, s.kind, uint64(bytes), g.info.DirectVirtualMemory)
-		return st
+		st := g.create(s)
+		if s.kind == SlabLegacy || st.failed() || !g.refuses(s.segment) {
+			return st
+		}
+		if st = g.driver.table.destroy(g.handle, &s.segment); st.failed() {
+			return st
+		}
+		s.kind = SlabLegacy
+		return g.create(s)
 	})
+}
+
+func (g *Device) create(s *Slab) (st status) {
+	s.segment, st = g.driver.table.create(g.handle, s.kind, uint64(s.bytes), g.info.DirectVirtualMemory)
+	return st
+}
+
+// refuses tries whether memory can leave the process as a descriptor: what the GPU says of
+// itself, a sandbox may not let through. An export that fails otherwise says so when it is
+// wanted.
+func (g *Device) refuses(s segment) bool {
+	descriptor, st := g.driver.table.export(g.handle, s)
+	if st.failed() {
+		return slices.Contains(g.driver.vendor.refusals, st.cuda)
+	}
+	_ = unix.Close(descriptor)
+	return false
 }
 
 // adopt makes a slab that the device knows of.

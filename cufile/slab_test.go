@@ -219,6 +219,26 @@ func TestSlabsWithoutDescriptorsAreLegacyOnes(t *testing.T) {
 	}
 }
 
+// As in a sandbox that lets no descriptor out of the driver.
+func TestSlabsWhoseExportIsRefusedAreLegacyOnes(t *testing.T) {
+	for code, kind := range map[int]SlabKind{800: SlabLegacy, 801: SlabLegacy, 999: SlabVMM} {
+		r := newRig(t, stub.V1_15)
+		d := r.open()
+		g := r.gpu(d)
+		r.faults(stub.Fault{Op: "cuMemExportToShareableHandle", Value: code})
+		s := r.slab(g, 2<<20)
+		r.fired(1)
+		if s.Kind() != kind || !g.Info().Exportable() {
+			t.Errorf("after code %d a %s slab, want a %s one", code, s.Kind(), kind)
+		}
+		e, err := s.Export()
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.close(e, s, g, d)
+	}
+}
+
 // As a driver before CUDA 10.2, which says of itself that it could.
 func TestSlabsOfAnOldDriverAreLegacyOnes(t *testing.T) {
 	r := newRig(t, stub.V1_15)

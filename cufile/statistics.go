@@ -36,7 +36,7 @@ func (d *Driver) Statistics() (Statistics, error) {
 	if s.failed() {
 		return Statistics{}, s.error("")
 	}
-	return decodeStatistics(raw, d.counting, d.found["cuFileReadv"]), nil
+	return decodeStatistics(raw, d.counting, d.has(vectoredReads)), nil
 }
 
 // ResetStatistics sets the counters to zero.

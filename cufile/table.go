@@ -53,21 +53,6 @@ type table interface {
 	readLoop(context, handle uintptr, base, bytes uint64, offset, count int64) int64 // for benchmarks
 }
 
-// library is one of the two.
-type library int
-
-const (
-	deviceLibrary  library = 0
-	storageLibrary library = 1
-)
-
-func (l library) String() string {
-	if l == deviceLibrary {
-		return "libcuda"
-	}
-	return "libcufile"
-}
-
 type symbol struct {
 	Symbol
 	needed bool // the library is of no use without it

@@ -34,7 +34,7 @@ from typing import Any, Final
 from ._cudriver import DEINITIALIZED, AccessDescription, CudaDriver, LegacyHandle, gpu_name
 from ._dlpack import CPU, CUDA, ByteArray
 from ._slab import KIND_DESCRIPTOR, SlabMessage, receive
-from .errors import ConflictError, InvalidError, OutOfRangeError, UnavailableError
+from .errors import ConflictError, InvalidError, OutOfRangeError, ProtocolError, UnavailableError
 
 _POSIX_DESCRIPTOR: Final = 1  # CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR
 _ON_DEVICE: Final = 1  # CU_MEM_LOCATION_TYPE_DEVICE
@@ -289,7 +289,27 @@ def _open_legacy(driver: CudaDriver, message: SlabMessage) -> int:
             "legacy CUDA IPC needs one PID and IPC namespace (docker run --ipc=host --pid=host), another process than "
             "the exporter, and no MIG",
         )
+    there = _bytes_behind(driver, address.value)
+    if there is not None and there < message.slab_bytes:
+        driver.answer("cuIpcCloseMemHandle", address)
+        raise ProtocolError(
+            f"a slab was said to have {message.slab_bytes} bytes, and its memory has {there}",
+            f"process {message.pid}, which sent it",
+            "start that process again; it may be of another version than this one",
+        )
     return address.value
+
+
+def _bytes_behind(driver: CudaDriver, address: int) -> int | None:
+    """How many bytes of memory follow an address; None where the driver does not answer.
+
+    A legacy handle says nothing of its size, and its sender may lie. No document promises
+    an answer for memory of another process: without one the sender is believed.
+    """
+    base, count = ctypes.c_uint64(), ctypes.c_size_t()
+    if driver.answer("cuMemGetAddressRange_v2", ctypes.byref(base), ctypes.byref(count), address):
+        return None
+    return base.value + count.value - address
 
 
 def _unmap(driver: CudaDriver, device: int, context: int, address: int, mapped: int | None) -> None:

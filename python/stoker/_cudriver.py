@@ -59,6 +59,7 @@ _FUNCTIONS: Final[dict[str, tuple[Any, ...]]] = {
     "cuMemAddressFree": (_address, _size),
     "cuIpcOpenMemHandle_v2": (_out, LegacyHandle, ctypes.c_uint),
     "cuIpcCloseMemHandle": (_address,),
+    "cuMemGetAddressRange_v2": (_out, _out, _address),
     "cuMemGetInfo_v2": (_out, _out),
     "cuMemcpyDtoH_v2": (ctypes.c_void_p, _address, _size),
     "cuGetErrorName": (_int, _out),

@@ -9,6 +9,8 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
+import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -25,10 +27,18 @@ from exporters import Exporter, pattern, program, stub_environment
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stoker import _cuda
+from stoker import _cuda, _slab
 from stoker._cudriver import CudaDriver
 from stoker._dlpack import exports
-from stoker.errors import ConflictError, ForkedError, InvalidError, NotFoundError, OutOfRangeError, UnavailableError
+from stoker.errors import (
+    ConflictError,
+    ForkedError,
+    InvalidError,
+    NotFoundError,
+    OutOfRangeError,
+    ProtocolError,
+    UnavailableError,
+)
 
 BYTES = 3_000_001  # no multiple of anything
 WHOLE = BYTES // 16 * 16
@@ -406,6 +416,26 @@ def test_a_call_that_fails_is_named_and_undone(
         monkeypatch.setenv("STOKER_STUB_FAULTS", f"{operation}:{code}")
         with pytest.raises(UnavailableError, match=rf"{operation}.* answered {code} \(CUDA_ERROR_"):
             receive(exporter)
+        assert live() == 0
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_a_sender_is_not_believed_how_large_legacy_memory_is(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, answers: bool
+) -> None:
+    if not answers:
+        monkeypatch.setenv("STOKER_STUB_FAULTS", "cuMemGetAddressRange:1")
+    ours, theirs = socket.socketpair()
+    with Exporter(tmp_path, "-legacy", "-bytes", "4096", state=folder / "state") as exporter, ours, theirs:
+        with exporter.connect() as connection:
+            message = bytearray(connection.recv(_slab.MESSAGE_BYTES, socket.MSG_WAITALL))
+            message[8:24] = struct.pack("<QQ", 1 << 40, 1 << 40)
+            theirs.sendall(message)
+            if answers:
+                with pytest.raises(ProtocolError, match="1099511627776 bytes, and its memory has"):
+                    _cuda.receive_slab(ours)
+            else:
+                _cuda.receive_slab(ours).close()
         assert live() == 0
 
 

@@ -83,6 +83,12 @@ race: ## Go tests with the race detector; a skip is a failure (PACKAGES=./...)
 	$(need_cc)
 	@go run ./$(tools)/gotest -race -timeout $(GO_TEST_TIMEOUT) $(PACKAGES)
 
+.PHONY: sequences
+sequences: ## 100,000 random sequences of cufile's calls with faults on stand-ins: nothing is left of any (SEQUENCES=100000)
+	$(need_go)
+	$(need_cc)
+	go test ./cufile -run RandomSequences -timeout $(GO_TEST_TIMEOUT) -cufile.sequences='$(or $(SEQUENCES),100000)'
+
 .PHONY: py
 py: build setup gpu-programs ## Python tests against the real daemon; a skip is a failure (PYTEST="-k name")
 	@cd python && STOKERD='$(CURDIR)/bin/stokerd' STOKER='$(CURDIR)/bin/stoker' PYTHONPATH='$(CURDIR)/$(tools)' \

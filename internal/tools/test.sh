@@ -34,6 +34,7 @@ must 'build' build
 GOFLAGS=-pgo=off must 'build without cgo' nocgo # that it builds; optimised it takes as long again
 part 'linters' lint
 part 'Go tests with the race detector' race
+part 'random sequences of cufile, without the race detector' sequences
 part 'Python tests against the daemon' py
 GPU_CHECK_STUB=1 part 'GPU check on the stand-ins' gpu-check
 

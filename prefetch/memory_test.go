@@ -118,11 +118,36 @@ func TestARangeIsHeldUntilItsLastSampleIsTaken(t *testing.T) {
 	}
 }
 
+// A fetch that begins when some of its samples were taken without it is for the others.
+func TestAFetchIsForTheSamplesThatStillWantIt(t *testing.T) {
+	p := New(Options{MinDepth: 5, MaxDepth: 5, MaxFlights: 1, Cut: CutOptions{Overhead: time.Millisecond, Bandwidth: 1e6, Billed: true}})
+	d := &fakeDriver{t: t, p: p, latency: func(*Fetch) time.Duration { return time.Millisecond }}
+	samples := map[int64]int32{} // by the range's first
+	d.seen = func(f *Fetch) { samples[f.Chunk.Number*1000+f.Offset/100] = f.Samples }
+	dataset, err := p.AddDataset(0, Dataset{Layout: &fakeLayout{samples: 2000, perChunk: 1000, size: 100}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	// 0, 667, 1334, 1 and 668 come first.
+	id, err := p.AddStream(0, Stream{Job: p.AddJob(0, 1), Dataset: dataset, Order: fakeOrder{2000, 667}, Batch: 1, Epochs: 1, Source: Origin})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.pump()
+	p.Consumed(d.now, id, 0, 2, 0) // 667 was read by who wanted it
+	d.until(Time(10 * time.Millisecond))
+	if samples[0] != 2 || samples[667] != 1 {
+		t.Errorf("a fetch for 0 and 1 is for %d samples, one for 668 for %d", samples[0], samples[667])
+	}
+}
+
 // TestWindowsKeepToTheirMemory has streams of random orders come, take, seek and go.
 func TestWindowsKeepToTheirMemory(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		window := rapid.Int64Range(1000, 100_000).Draw(rt, "memory")
-		p := New(Options{WindowBytes: window, MinDepth: rapid.Int64Range(0, 64).Draw(rt, "depth")})
+		p := New(Options{
+			WindowBytes: window, MinDepth: rapid.Int64Range(0, 64).Draw(rt, "depth"), HedgeShare: rapid.SampledFrom([]float64{0, 0.3}).Draw(rt, "hedges"),
+		})
 		d := &fakeDriver{t: t, p: p, latency: exponential(10*time.Millisecond, rapid.Uint64().Draw(rt, "seed"))}
 		layout := &fakeLayout{samples: 3000, perChunk: rapid.Int64Range(1, 20).Draw(rt, "per chunk"), size: 100}
 		dataset, err := p.AddDataset(0, Dataset{Layout: layout})

@@ -21,7 +21,7 @@ type Metrics struct {
 	HedgedBytes   int64 // moved by fetches that another attempt had made superfluous
 	KeptBytes     int64 // that entered the cache
 	ResidentBytes int64 // that samples needed and were there already, or were found there by a fetch
-	ExcessBytes   int64 // begun for the next batch though the windows' memory was in use
+	ExcessBytes   int64 // begun for the next batch, or as a hedge, though the windows' memory was in use
 
 	Samples   int64 // taken
 	OnTime    int64 // of them, those that were ready when they were asked for

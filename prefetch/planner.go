@@ -13,7 +13,8 @@ type Options struct {
 	Capacity int64
 	// WindowBytes bounds what all windows together hold or have under way, bytes: each
 	// what it wants, where that is too much evenly. Only what the next batch of a stream
-	// needs may exceed it, see Metrics.ExcessBytes. Default 1 GiB.
+	// needs, and hedges, may exceed it, see Metrics.ExcessBytes; what is under way when a
+	// stream seeks or ends counts no more. Default 1 GiB.
 	WindowBytes int64
 	// Epsilon is the share of its time that a stream may stall by late fetches, in the
 	// sense of Depth. Default 0.005.

@@ -116,7 +116,8 @@ func TestFillsOfAFullDeviceGoOn(t *testing.T) {
 
 const slowly = 10 * time.Millisecond
 
-// slowSync are files whose syncs take their time.
+// slowSync are files whose syncs take their time, at once: Files.Before would have them wait
+// for each other.
 type slowSync struct{ *flashtest.Files }
 
 func (f *slowSync) Open(name string, create bool) (flash.File, error) {
